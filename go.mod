@@ -68,3 +68,5 @@ require (
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1
 	sigs.k8s.io/yaml v1.6.0
 )
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
