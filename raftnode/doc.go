@@ -1,0 +1,20 @@
+// Package raftnode is one member of the cluster: it turns requests into
+// entries of the replicated log, and entries of the log into applied requests.
+//
+// Three goroutines share the work. One owns raft: proposals, messages, ticks
+// and read rounds come to it, and whatever raft wants done leaves it. One
+// appends: everything that waits for it goes into one journal frame and under
+// one fdatasync. One applies: everything that is committed goes into the store
+// as one batch. None of them waits for the other two, so while one batch is
+// being synced the next is gathered and the previous one applied. Only what
+// this member's own journal has synced is ever applied.
+//
+// A leader has duties besides, one file each: leases end (leases.go), old
+// revisions are compacted (compaction.go), the store keeps to its quota
+// (quota.go), and space is kept on the disk for the member to end in order
+// (reserve.go). Whether leading or not, a member cuts its journal (trim.go) and
+// carries a key rotation to its end (rotation.go).
+//
+// Nothing here assumes that the member is alone: whatever one member decides
+// for all goes through the log.
+package raftnode
