@@ -27,6 +27,8 @@ var (
 	ErrNotLearner = errors.New("membership: can only promote a learner member")
 	// ErrTooManyLearners: the cluster has as many learners as it may have.
 	ErrTooManyLearners = errors.New("membership: too many learner members in cluster")
+	// ErrLastVoter: the change would leave no voting member.
+	ErrLastVoter = errors.New("membership: the last voting member cannot be removed")
 	// ErrMalformedConfChange: a configuration change whose member does not
 	// decode or does not carry the id of the change.
 	ErrMalformedConfChange = errors.New("membership: malformed configuration change")
