@@ -52,13 +52,9 @@ func EncodeBatch(id uint64, cmds []*pb.InternalRaftRequest) ([]byte, error) {
 // Any error means that the entry was written by another version of Coffer or
 // is damaged.
 func DecodeBatch(data []byte) (id uint64, cmds []*pb.InternalRaftRequest, err error) {
-	if len(data) < batchHeaderSize {
-		return 0, nil, fmt.Errorf("batch of %d bytes is shorter than its header", len(data))
+	if id, err = batchID(data); err != nil {
+		return 0, nil, err
 	}
-	if data[0] != batchVersion {
-		return 0, nil, fmt.Errorf("batch has version %d, this program knows version %d", data[0], batchVersion)
-	}
-	id = binary.BigEndian.Uint64(data[1:])
 	for b := data[batchHeaderSize:]; len(b) > 0; {
 		raw, n := protowire.ConsumeBytes(b)
 		if n < 0 {
@@ -72,4 +68,15 @@ func DecodeBatch(data []byte) (id uint64, cmds []*pb.InternalRaftRequest, err er
 		b = b[n:]
 	}
 	return id, cmds, nil
+}
+
+// batchID reads the header of a batch.
+func batchID(data []byte) (uint64, error) {
+	if len(data) < batchHeaderSize {
+		return 0, fmt.Errorf("batch of %d bytes is shorter than its header", len(data))
+	}
+	if data[0] != batchVersion {
+		return 0, fmt.Errorf("batch has version %d, this program knows version %d", data[0], batchVersion)
+	}
+	return binary.BigEndian.Uint64(data[1:]), nil
 }

@@ -109,6 +109,10 @@ func (c *cluster) alarmsOf(t pb.AlarmType) []*pb.AlarmMember {
 	return as
 }
 
+func (c *cluster) hasAlarm(t pb.AlarmType) bool {
+	return slices.ContainsFunc(c.alarms, func(a *pb.AlarmMember) bool { return a.Alarm == t })
+}
+
 // The store's records beside the keys, each in a meta space of its own.
 const (
 	spaceMember  = "member"  // id -> pb.Member

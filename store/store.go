@@ -1,13 +1,18 @@
 package store
 
 import (
-	"context"
-	"io"
+	"errors"
+	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
+
+	"github.com/cofferkv/coffer/lease"
+	"github.com/cofferkv/coffer/mvcc"
+	"github.com/cofferkv/coffer/watch"
 )
 
 // Options configures a Store. The zero value of a field means its default
@@ -17,84 +22,122 @@ type Options struct {
 	FS vfs.FS
 	// Dir is the directory of the database.
 	Dir string
+	// CacheBytes and MemTableBytes size Pebble's block cache and memtable;
+	// their defaults are mvcc's.
+	CacheBytes    int64
+	MemTableBytes uint64
+	// Fatal is called when the storage engine cannot go on, see mvcc.Options;
+	// default: the process exits with status 1.
+	Fatal func(error)
 	// MaxLearners is how many learners the cluster may have; default 1. It
 	// must be the same on all members.
 	MaxLearners int
-	// MinLeaseTTL is the shortest time to live that a lease is granted, in
-	// seconds; default 1. It must be the same on all members.
-	MinLeaseTTL int64
-	// CacheBytes and MemTableBytes size Pebble's block cache and memtable;
-	// defaults are mvcc's.
-	CacheBytes    int64
-	MemTableBytes uint64
+	// Lease and Watch configure the lessor and the hub.
+	Lease lease.Options
+	Watch watch.Options
 	// Logger receives the store's log; nil for none.
 	Logger *zap.Logger
 }
 
-// Store is the state of one member. Apply, Close and Import belong to one
-// goroutine; all other methods may be called from any.
-type Store struct{}
+func (o Options) mvcc() mvcc.Options {
+	return mvcc.Options{
+		FS: o.FS, Dir: o.Dir, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		Fatal: o.Fatal, Logger: o.Logger,
+	}
+}
+
+// Store is the state of one member. Apply and Close belong to one goroutine;
+// all other methods may be called from any.
+type Store struct {
+	db          *mvcc.DB
+	lessor      *lease.Lessor
+	hub         *watch.Hub
+	cluster     atomic.Pointer[cluster]
+	maxLearners int
+	broken      error // why Apply must not be called again; the apply goroutine's
+}
 
 // Open opens the state in o.Dir, or begins with an empty one at revision 1.
-func Open(o Options) (*Store, error) { return &Store{}, nil }
+func Open(o Options) (*Store, error) {
+	db, err := mvcc.Open(o.mvcc())
+	if err != nil {
+		return nil, err
+	}
+	s, err := newStore(db, o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("loading the state in %s: %w", o.Dir, err), db.Close())
+	}
+	return s, nil
+}
 
-// Close closes the store. What was not flushed will be replayed from the journal.
-func (s *Store) Close() error { return nil }
+func newStore(db *mvcc.DB, o Options) (*Store, error) {
+	s := &Store{db: db, lessor: lease.New(o.Lease), maxLearners: o.MaxLearners}
+	if s.maxLearners == 0 {
+		s.maxLearners = 1
+	}
+	c, err := loadCluster(db)
+	if err != nil {
+		return nil, err
+	}
+	s.cluster.Store(c)
+	if err := s.loadLeases(); err != nil {
+		return nil, err
+	}
+	s.hub = watch.New(db, o.Watch)
+	return s, nil
+}
 
-// Apply applies committed entries in their order, as one batch. Entries at or
-// below the applied index are skipped and have no result. An error means that
-// this member cannot go on (its disk failed, or an entry is of a kind that this
-// program does not know): nothing of the batch counts, and the store refuses
-// all further work.
-func (s *Store) Apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) { return nil, nil }
+// Close ends all watches and closes the store. Other calls must have returned.
+func (s *Store) Close() error {
+	s.hub.Close()
+	return s.db.Close()
+}
+
+// DB returns the revisions below the store. It is for reading, flushing and
+// measuring; nothing but Apply writes to it.
+func (s *Store) DB() *mvcc.DB { return s.db }
+
+// Lessor returns the leases. Its leader half is the caller's to drive; its
+// replicated half is Apply's.
+func (s *Store) Lessor() *lease.Lessor { return s.lessor }
+
+// Hub returns the watches.
+func (s *Store) Hub() *watch.Hub { return s.hub }
 
 // Applied returns the index and term of the last applied entry.
-func (s *Store) Applied() (index, term uint64) { return 0, 0 }
-
-// ConfState returns raft's configuration as of the applied index; it must not
-// be changed.
-func (s *Store) ConfState() *raftpb.ConfState { return nil }
-
-// Members returns the members by id. They must not be changed.
-func (s *Store) Members() []*pb.Member { return nil }
-
-// Member returns one member, or nil. It must not be changed.
-func (s *Store) Member(id uint64) *pb.Member { return nil }
-
-// RemovedIDs returns the ids of removed members, ascending. They never return.
-func (s *Store) RemovedIDs() []uint64 { return nil }
-
-// Alarms returns the active alarms of a type, by type and member; NONE means all.
-func (s *Store) Alarms(t pb.AlarmType) []*pb.AlarmMember { return nil }
-
-// ClusterVersion returns the version the cluster has agreed on ("3.7.0"), or
-// "" before that.
-func (s *Store) ClusterVersion() string { return "" }
-
-// Downgrade returns whether a downgrade is under way and to which version.
-func (s *Store) Downgrade() (enabled bool, version string) { return false, "" }
+func (s *Store) Applied() (index, term uint64) { return s.db.Applied() }
 
 // Revision returns the current revision.
-func (s *Store) Revision() int64 { return 0 }
-
-// Range answers a range request from the committed state. The header has the
-// revision only.
-func (s *Store) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	return nil, nil
+func (s *Store) Revision() int64 {
+	v := s.db.View()
+	defer v.Close()
+	return v.Revision()
 }
 
-// RangeStream answers a range request in chunks of about chunkBytes. The
-// revision is pinned at the first chunk; header (revision only), more and count
-// are set on the last. Requests with a sort order or revision filters are not
-// for it (api answers them with Unimplemented).
-func (s *Store) RangeStream(ctx context.Context, r *pb.RangeRequest, chunkBytes int, send func(*pb.RangeResponse) error) error {
-	return nil
-}
+// ConfState returns raft's configuration as of the last applied change, empty
+// in a new store. It must not be changed.
+func (s *Store) ConfState() *raftpb.ConfState { return s.cluster.Load().confState }
 
-// ReadTxn answers a transaction for which IsReadOnly holds, without raft.
-func (s *Store) ReadTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
-	return nil, nil
-}
+// Members returns the members by id. They must not be changed.
+func (s *Store) Members() []*pb.Member { return s.cluster.Load().members }
 
-// Export writes the whole state as of one applied index to w.
-func (s *Store) Export(ctx context.Context, w io.Writer) error { return nil }
+// Member returns one member, or nil. It must not be changed.
+func (s *Store) Member(id uint64) *pb.Member { return s.cluster.Load().member(id) }
+
+// RemovedIDs returns the ids of removed members, ascending; they never return.
+// The slice must not be changed.
+func (s *Store) RemovedIDs() []uint64 { return s.cluster.Load().removed }
+
+// Alarms returns the active alarms of a type, by type and member; NONE means
+// all.
+func (s *Store) Alarms(t pb.AlarmType) []*pb.AlarmMember { return s.cluster.Load().alarmsOf(t) }
+
+// ClusterVersion returns the version the cluster has agreed on ("3.7.0"), or
+// "" before it has.
+func (s *Store) ClusterVersion() string { return s.cluster.Load().version }
+
+// Downgrade returns whether a downgrade is under way, and to which version.
+func (s *Store) Downgrade() (enabled bool, version string) {
+	d := s.cluster.Load().downgrade
+	return d.GetEnabled(), d.GetVer()
+}
