@@ -69,4 +69,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	github.com/gorilla/websocket v1.4.2 // indirect
+	github.com/sirupsen/logrus v1.9.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+)
