@@ -25,8 +25,10 @@ type process struct {
 	env   []string
 	log   string
 	probe func(context.Context) error
-	cmd   *exec.Cmd
-	gone  chan struct{}
+	// attributes of the process beyond its end with the test's.
+	attributes syscall.SysProcAttr
+	cmd        *exec.Cmd
+	gone       chan struct{}
 }
 
 // start runs the process and waits until its probe succeeds.
@@ -39,7 +41,9 @@ func (p *process) start(t *testing.T) {
 	p.cmd = exec.Command(p.args[0], p.args[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	attributes := p.attributes
+	attributes.Pdeathsig = syscall.SIGKILL
+	p.cmd.SysProcAttr = &attributes
 	err = p.cmd.Start()
 	log.Close()
 	if err != nil {
