@@ -33,6 +33,8 @@ const (
 	KeyState_KEY_STATE_ACTIVE KeyState = 1
 	// DECRYPT_ONLY: kept only because files under it have not been sealed again yet.
 	KeyState_KEY_STATE_DECRYPT_ONLY KeyState = 2
+	// REMOVED: not in the keyring any more; what is left is the record that it was.
+	KeyState_KEY_STATE_REMOVED KeyState = 3
 )
 
 // Enum value maps for KeyState.
@@ -41,11 +43,13 @@ var (
 		0: "KEY_STATE_UNSPECIFIED",
 		1: "KEY_STATE_ACTIVE",
 		2: "KEY_STATE_DECRYPT_ONLY",
+		3: "KEY_STATE_REMOVED",
 	}
 	KeyState_value = map[string]int32{
 		"KEY_STATE_UNSPECIFIED":  0,
 		"KEY_STATE_ACTIVE":       1,
 		"KEY_STATE_DECRYPT_ONLY": 2,
+		"KEY_STATE_REMOVED":      3,
 	}
 )
 
@@ -121,8 +125,8 @@ type ListResponse struct {
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// keys in the order in which they were made, the oldest first.
 	Keys []*DataKey `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
-	// keks that wrap the keyring key, any one of which opens the keyring.
-	Keks          []*Kek `protobuf:"bytes,5,rep,name=keks,proto3" json:"keks,omitempty"`
+	// wraps of the keyring key, the oldest first. Any one that is in force opens the keyring.
+	Wraps         []*Wrap `protobuf:"bytes,5,rep,name=wraps,proto3" json:"wraps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,9 +189,9 @@ func (x *ListResponse) GetKeys() []*DataKey {
 	return nil
 }
 
-func (x *ListResponse) GetKeks() []*Kek {
+func (x *ListResponse) GetWraps() []*Wrap {
 	if x != nil {
-		return x.Keks
+		return x.Wraps
 	}
 	return nil
 }
@@ -199,13 +203,19 @@ type DataKey struct {
 	// id is the key's public name, 32 hexadecimal digits. It stands in the clear in the header of every file under it.
 	Id    string   `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	State KeyState `protobuf:"varint,2,opt,name=state,proto3,enum=coffer.v1.KeyState" json:"state,omitempty"`
-	// created_unix is when the key was made, in seconds since 1970-01-01 UTC.
-	CreatedUnix int64 `protobuf:"varint,3,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
-	// generation of the keyring in which the key first appeared.
-	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Seconds since 1970-01-01 UTC at which the key was made, stopped being active, and left the keyring; 0 if it has not.
+	CreatedUnix     int64 `protobuf:"varint,3,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
+	DeactivatedUnix int64 `protobuf:"varint,4,opt,name=deactivated_unix,json=deactivatedUnix,proto3" json:"deactivated_unix,omitempty"`
+	RemovedUnix     int64 `protobuf:"varint,5,opt,name=removed_unix,json=removedUnix,proto3" json:"removed_unix,omitempty"`
+	// The keyring held the key from generation since on, and up to but without generation until; 0 if it still does.
+	Since uint64 `protobuf:"varint,6,opt,name=since,proto3" json:"since,omitempty"`
+	Until uint64 `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	// kek_ids are all KEKs that wrapped the keyring key meanwhile. Until each of them is destroyed in its device, an old
+	// copy of the keyring still opens this key: a removed key is not a destroyed one.
+	KekIds []string `protobuf:"bytes,8,rep,name=kek_ids,json=kekIds,proto3" json:"kek_ids,omitempty"`
 	// files and bytes under the key, as stored, unlinked files that are still open included.
-	Files         int64 `protobuf:"varint,5,opt,name=files,proto3" json:"files,omitempty"`
-	Bytes         int64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Files         int64 `protobuf:"varint,9,opt,name=files,proto3" json:"files,omitempty"`
+	Bytes         int64 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,11 +271,39 @@ func (x *DataKey) GetCreatedUnix() int64 {
 	return 0
 }
 
-func (x *DataKey) GetGeneration() uint64 {
+func (x *DataKey) GetDeactivatedUnix() int64 {
 	if x != nil {
-		return x.Generation
+		return x.DeactivatedUnix
 	}
 	return 0
+}
+
+func (x *DataKey) GetRemovedUnix() int64 {
+	if x != nil {
+		return x.RemovedUnix
+	}
+	return 0
+}
+
+func (x *DataKey) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *DataKey) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *DataKey) GetKekIds() []string {
+	if x != nil {
+		return x.KekIds
+	}
+	return nil
 }
 
 func (x *DataKey) GetFiles() int64 {
@@ -282,29 +320,34 @@ func (x *DataKey) GetBytes() int64 {
 	return 0
 }
 
-// Kek describes a key encryption key, known to Coffer by its URI and a public name only.
-type Kek struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+// Wrap is the keyring key under one key encryption key (KEK).
+type Wrap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// kek_id is the KEK's public name, uri what it was opened by when the wrap was made.
+	KekId       string `protobuf:"bytes,1,opt,name=kek_id,json=kekId,proto3" json:"kek_id,omitempty"`
+	Uri         string `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	CreatedUnix int64  `protobuf:"varint,3,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
+	// The wrap was in force from generation since on, and up to but without generation until; 0 if it still is.
+	Since         uint64 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	Until         uint64 `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Kek) Reset() {
-	*x = Kek{}
+func (x *Wrap) Reset() {
+	*x = Wrap{}
 	mi := &file_keys_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Kek) String() string {
+func (x *Wrap) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Kek) ProtoMessage() {}
+func (*Wrap) ProtoMessage() {}
 
-func (x *Kek) ProtoReflect() protoreflect.Message {
+func (x *Wrap) ProtoReflect() protoreflect.Message {
 	mi := &file_keys_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -316,23 +359,44 @@ func (x *Kek) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Kek.ProtoReflect.Descriptor instead.
-func (*Kek) Descriptor() ([]byte, []int) {
+// Deprecated: Use Wrap.ProtoReflect.Descriptor instead.
+func (*Wrap) Descriptor() ([]byte, []int) {
 	return file_keys_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *Kek) GetUri() string {
+func (x *Wrap) GetKekId() string {
+	if x != nil {
+		return x.KekId
+	}
+	return ""
+}
+
+func (x *Wrap) GetUri() string {
 	if x != nil {
 		return x.Uri
 	}
 	return ""
 }
 
-func (x *Kek) GetId() string {
+func (x *Wrap) GetCreatedUnix() int64 {
 	if x != nil {
-		return x.Id
+		return x.CreatedUnix
 	}
-	return ""
+	return 0
+}
+
+func (x *Wrap) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Wrap) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
 }
 
 type RotateRequest struct {
@@ -431,7 +495,7 @@ const file_keys_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"keys.proto\x12\tcoffer.v1\"\r\n" +
-	"\vListRequest\"\xb6\x01\n" +
+	"\vListRequest\"\xb9\x01\n" +
 	"\fListResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -439,30 +503,37 @@ const file_keys_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12&\n" +
-	"\x04keys\x18\x04 \x03(\v2\x12.coffer.v1.DataKeyR\x04keys\x12\"\n" +
-	"\x04keks\x18\x05 \x03(\v2\x0e.coffer.v1.KekR\x04keks\"\xb3\x01\n" +
+	"\x04keys\x18\x04 \x03(\v2\x12.coffer.v1.DataKeyR\x04keys\x12%\n" +
+	"\x05wraps\x18\x05 \x03(\v2\x0f.coffer.v1.WrapR\x05wraps\"\xa6\x02\n" +
 	"\aDataKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.coffer.v1.KeyStateR\x05state\x12!\n" +
-	"\fcreated_unix\x18\x03 \x01(\x03R\vcreatedUnix\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\x12\x14\n" +
-	"\x05files\x18\x05 \x01(\x03R\x05files\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\"'\n" +
-	"\x03Kek\x12\x10\n" +
-	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x0f\n" +
+	"\fcreated_unix\x18\x03 \x01(\x03R\vcreatedUnix\x12)\n" +
+	"\x10deactivated_unix\x18\x04 \x01(\x03R\x0fdeactivatedUnix\x12!\n" +
+	"\fremoved_unix\x18\x05 \x01(\x03R\vremovedUnix\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05until\x18\a \x01(\x04R\x05until\x12\x17\n" +
+	"\akek_ids\x18\b \x03(\tR\x06kekIds\x12\x14\n" +
+	"\x05files\x18\t \x01(\x03R\x05files\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x03R\x05bytes\"~\n" +
+	"\x04Wrap\x12\x15\n" +
+	"\x06kek_id\x18\x01 \x01(\tR\x05kekId\x12\x10\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\x12!\n" +
+	"\fcreated_unix\x18\x03 \x01(\x03R\vcreatedUnix\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05until\x18\x05 \x01(\x04R\x05until\"\x0f\n" +
 	"\rRotateRequest\"G\n" +
 	"\x0eRotateResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation*W\n" +
+	"generation*n\n" +
 	"\bKeyState\x12\x19\n" +
 	"\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10KEY_STATE_ACTIVE\x10\x01\x12\x1a\n" +
-	"\x16KEY_STATE_DECRYPT_ONLY\x10\x022~\n" +
+	"\x16KEY_STATE_DECRYPT_ONLY\x10\x02\x12\x15\n" +
+	"\x11KEY_STATE_REMOVED\x10\x032~\n" +
 	"\x04Keys\x127\n" +
 	"\x04List\x12\x16.coffer.v1.ListRequest\x1a\x17.coffer.v1.ListResponse\x12=\n" +
 	"\x06Rotate\x12\x18.coffer.v1.RotateRequest\x1a\x19.coffer.v1.RotateResponseB)Z'github.com/cofferkv/coffer/api/cofferpbb\x06proto3"
@@ -486,13 +557,13 @@ var file_keys_proto_goTypes = []any{
 	(*ListRequest)(nil),    // 1: coffer.v1.ListRequest
 	(*ListResponse)(nil),   // 2: coffer.v1.ListResponse
 	(*DataKey)(nil),        // 3: coffer.v1.DataKey
-	(*Kek)(nil),            // 4: coffer.v1.Kek
+	(*Wrap)(nil),           // 4: coffer.v1.Wrap
 	(*RotateRequest)(nil),  // 5: coffer.v1.RotateRequest
 	(*RotateResponse)(nil), // 6: coffer.v1.RotateResponse
 }
 var file_keys_proto_depIdxs = []int32{
 	3, // 0: coffer.v1.ListResponse.keys:type_name -> coffer.v1.DataKey
-	4, // 1: coffer.v1.ListResponse.keks:type_name -> coffer.v1.Kek
+	4, // 1: coffer.v1.ListResponse.wraps:type_name -> coffer.v1.Wrap
 	0, // 2: coffer.v1.DataKey.state:type_name -> coffer.v1.KeyState
 	1, // 3: coffer.v1.Keys.List:input_type -> coffer.v1.ListRequest
 	5, // 4: coffer.v1.Keys.Rotate:input_type -> coffer.v1.RotateRequest

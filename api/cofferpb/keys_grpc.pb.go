@@ -34,7 +34,7 @@ const (
 // Keys lists and rotates the data keys of the member that answers. It speaks for that member alone: every member of a
 // cluster has data keys of its own.
 type KeysClient interface {
-	// List describes every data key in the keyring, how many bytes stand under it, and the KEKs that wrap the keyring key.
+	// List describes every data key in the keyring, how many bytes stand under it, and the KEKs that have wrapped the keyring key.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Rotate makes a new data key active and returns when that is durable. Files under older keys are sealed again under
 	// the new one in the background; List shows how far that has come. No revision changes.
@@ -76,7 +76,7 @@ func (c *keysClient) Rotate(ctx context.Context, in *RotateRequest, opts ...grpc
 // Keys lists and rotates the data keys of the member that answers. It speaks for that member alone: every member of a
 // cluster has data keys of its own.
 type KeysServer interface {
-	// List describes every data key in the keyring, how many bytes stand under it, and the KEKs that wrap the keyring key.
+	// List describes every data key in the keyring, how many bytes stand under it, and the KEKs that have wrapped the keyring key.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Rotate makes a new data key active and returns when that is durable. Files under older keys are sealed again under
 	// the new one in the background; List shows how far that has come. No revision changes.

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cofferkv/coffer/identity"
+)
+
+type kvServer struct {
+	*API
+	pb.UnsafeKVServer
+}
+
+var _ pb.KVServer = kvServer{}
+
+func (s kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if err := checkRange(r); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	resp, err := s.readRange(ctx, r)
+	rangeSeconds.observe(start, err)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	s.warnSlowRead("read-only range ", start, int64(len(resp.Kvs)), resp)
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s kvServer) readRange(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if !r.Serializable {
+		if err := s.node.ReadIndex(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.store.Range(ctx, r)
+}
+
+func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {
+	if err := checkRangeStream(r); err != nil {
+		return err
+	}
+	ctx := stream.Context()
+	if !r.Serializable {
+		if err := s.node.ReadIndex(ctx); err != nil {
+			return toStatus(err)
+		}
+	}
+	var sendErr error
+	err := s.store.RangeStream(ctx, r, s.o.MaxRequestBytes, func(chunk *pb.RangeResponse) error {
+		if chunk.Header != nil {
+			s.fillMember(chunk.Header)
+		}
+		sendErr = stream.Send(&pb.RangeStreamResponse{RangeResponse: chunk})
+		return sendErr
+	})
+	if sendErr != nil {
+		return sendErr
+	}
+	return toStatus(err)
+}
+
+func (s kvServer) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) {
+	if err := checkPut(r); err != nil {
+		return nil, err
+	}
+	resp, err := propose[*pb.PutResponse](ctx, s.API, &pb.InternalRaftRequest{Put: r}, putSeconds)
+	if err != nil {
+		return nil, err
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s kvServer) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	if err := checkDelete(r); err != nil {
+		return nil, err
+	}
+	resp, err := propose[*pb.DeleteRangeResponse](ctx, s.API, &pb.InternalRaftRequest{DeleteRange: r}, deleteSeconds)
+	if err != nil {
+		return nil, err
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if err := checkTxn(r, s.o.MaxTxnOps); err != nil {
+		return nil, err
+	}
+	if reads, linearizable := readsOnly(r); reads {
+		start := time.Now()
+		resp, err := s.readTxn(ctx, r, linearizable)
+		readTxnSeconds.observe(start, err)
+		if err != nil {
+			return nil, toStatus(err)
+		}
+		s.warnSlowRead("read-only txn ", start, int64(len(resp.Responses)), resp)
+		s.fill(resp.Header)
+		return resp, nil
+	}
+	resp, err := propose[*pb.TxnResponse](ctx, s.API, &pb.InternalRaftRequest{Txn: r}, txnSeconds)
+	if err != nil {
+		return nil, err
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s kvServer) readTxn(ctx context.Context, r *pb.TxnRequest, linearizable bool) (*pb.TxnResponse, error) {
+	if linearizable {
+		if err := s.node.ReadIndex(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.store.ReadTxn(ctx, r)
+}
+
+// readsOnly tells whether a transaction can be answered without the log, which holds if its operations are all ranges,
+// and whether it must wait for a read index first, which it need not if all of them are serializable. (etcd answers a
+// transaction that only compares from what it has; here that is a linearizable read.)
+func readsOnly(r *pb.TxnRequest) (reads, linearizable bool) {
+	linearizable = len(r.Success)+len(r.Failure) == 0
+	for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {
+		for _, op := range ops {
+			rr := op.GetRequestRange()
+			if rr == nil {
+				return false, false
+			}
+			linearizable = linearizable || !rr.Serializable
+		}
+	}
+	return true, linearizable
+}
+
+func (s kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	resp, err := propose[*pb.CompactionResponse](ctx, s.API, &pb.InternalRaftRequest{Compaction: r}, compactSeconds)
+	if err != nil {
+		return nil, err
+	}
+	if r.Physical {
+		if err := s.store.DB().WaitCompacted(ctx, r.Revision); err != nil {
+			return nil, toStatus(err)
+		}
+	}
+	// The header tells where the store is now, not where it was when the compaction was applied.
+	resp.Header = s.header()
+	return resp, nil
+}
+
+// propose replicates a request on behalf of its caller and returns its response.
+func propose[R proto.Message](ctx context.Context, a *API, r *pb.InternalRaftRequest, seconds requestTimer) (R, error) {
+	resp, err := a.propose(ctx, r, seconds)
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return resp.(R), nil
+}
+
+func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest, seconds requestTimer) (proto.Message, error) {
+	// A name from a certificate may be any bytes; strings in the log are UTF-8.
+	r.Header = &pb.RequestHeader{Username: strings.ToValidUTF8(identity.FromContext(ctx).CommonName, "\uFFFD")}
+	start := time.Now()
+	res, err := a.node.Propose(ctx, r)
+	seconds.observe(start, err)
+	if err == nil {
+		err = res.Err
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return res.Response, nil
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"go.uber.org/zap"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cofferkv/coffer/lease"
+)
+
+type leaseServer struct {
+	*API
+	pb.UnsafeLeaseServer
+}
+
+var _ pb.LeaseServer = leaseServer{}
+
+func (s leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	lease.Prepare(r, lease.MinTTL(s.o.ElectionTicks, s.o.Tick))
+	resp, err := propose[*pb.LeaseGrantResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseGrant: r}, grantSeconds)
+	if err != nil {
+		return nil, err
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	resp, err := propose[*pb.LeaseRevokeResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseRevoke: r}, revokeSeconds)
+	if err != nil {
+		return nil, err
+	}
+	s.fill(resp.Header)
+	return resp, nil
+}
+
+func (s leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	resp, err := s.node.LeaseTimeToLive(ctx, r.ID, r.Keys)
+	switch {
+	case errors.Is(err, lease.ErrNotFound):
+		resp = &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}
+	case err != nil:
+		return nil, toStatus(err)
+	}
+	resp.Header = s.header()
+	return resp, nil
+}
+
+func (s leaseServer) LeaseLeases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	resp := &pb.LeaseLeasesResponse{Header: s.header()}
+	for _, id := range s.store.Lessor().Leases() {
+		resp.Leases = append(resp.Leases, &pb.LeaseStatus{ID: id})
+	}
+	return resp, nil
+}
+
+func (s leaseServer) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
+	ctx := stream.Context()
+	ended := make(chan error, 1)
+	// Receiving does not end with the stream's context if that ends for want of a leader, only when this method has
+	// returned.
+	go func() { ended <- s.keepAlive(ctx, stream) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s leaseServer) keepAlive(ctx context.Context, stream pb.Lease_LeaseKeepAliveServer) error {
+	for {
+		r, err := stream.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			s.streamFailed(ctx, "receive", "lease-keepalive", err)
+			return err
+		}
+		// The header is made first, so that its revision is one at which the lease still was: the client must not be
+		// told of a renewal at a revision after the one that revoked the lease.
+		resp := &pb.LeaseKeepAliveResponse{ID: r.ID, Header: s.header()}
+		resp.TTL, err = s.node.LeaseRenew(ctx, r.ID)
+		switch {
+		case errors.Is(err, lease.ErrNotFound):
+			resp.TTL = 0
+		case err != nil:
+			return toStatus(err)
+		}
+		if err := stream.Send(resp); err != nil {
+			s.streamFailed(ctx, "send", "lease-keepalive", err)
+			return err
+		}
+	}
+}
+
+// streamFailed records that a stream of the given API could not be read or written.
+func (a *API) streamFailed(ctx context.Context, what, api string, err error) {
+	level := zap.WarnLevel
+	if leftByClient(ctx, err) {
+		level = zap.DebugLevel
+	} else {
+		streamFailures.WithLabelValues(what, api).Inc()
+	}
+	a.log.Log(level, "failed to "+what+" on gRPC stream", zap.String("api", api), zap.Error(err))
+}

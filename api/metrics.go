@@ -1,0 +1,186 @@
+package api
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+)
+
+// Metrics under etcd's names mean what they mean there, so that dashboards and alerts made for etcd go on working.
+var (
+	sentBytes = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "network", Name: "client_grpc_sent_bytes_total",
+		Help: "The total number of bytes sent to grpc clients.",
+	})
+	receivedBytes = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "network", Name: "client_grpc_received_bytes_total",
+		Help: "The total number of bytes received from grpc clients.",
+	})
+	streamFailures = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "network", Name: "server_stream_failures_total",
+		Help: "The total number of stream failures from the local server.",
+	}, []string{"Type", "API"})
+	clientRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "client_requests_total",
+		Help: "The total number of client requests per client version.",
+	}, []string{"type", "client_api_version"})
+	requestSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "request_duration_seconds",
+		Help:    "Response latency distribution in seconds for each type.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+	}, []string{"type", "success"})
+	watchSendSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "etcd_debugging", Subsystem: "server", Name: "watch_send_loop_watch_stream_duration_seconds",
+		Help:    "The total duration in seconds of running through the send loop watch stream response all events.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+	})
+	healthSuccess = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "health_success",
+		Help: "The total number of successful health checks",
+	})
+	healthFailures = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "health_failures",
+		Help: "The total number of failed health checks",
+	})
+	healthCheck = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "healthcheck",
+		Help: "The result of each kind of healthcheck.",
+	}, []string{"type", "name"})
+	healthChecks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "healthchecks_total",
+		Help: "The total number of each kind of healthcheck.",
+	}, []string{"type", "name", "status"})
+
+	rpcStarted = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_started_total",
+		Help: "Total number of RPCs started on the server.",
+	}, rpcLabels)
+	rpcHandled = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_handled_total",
+		Help: "Total number of RPCs completed on the server, regardless of success or failure.",
+	}, append(rpcLabels[:len(rpcLabels):len(rpcLabels)], "grpc_code"))
+	rpcReceived = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_msg_received_total",
+		Help: "Total number of RPC stream messages received on the server.",
+	}, rpcLabels)
+	rpcSent = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_msg_sent_total",
+		Help: "Total number of gRPC stream messages sent by the server.",
+	}, rpcLabels)
+	// rpcSeconds is observed only with extensive metrics.
+	rpcSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "grpc_server_handling_seconds",
+		Help:    "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.",
+		Buckets: prometheus.DefBuckets,
+	}, rpcLabels)
+
+	rpcLabels = []string{"grpc_type", "grpc_service", "grpc_method"}
+)
+
+func init() {
+	prometheus.MustRegister(sentBytes, receivedBytes, streamFailures, clientRequests, requestSeconds, watchSendSeconds,
+		healthSuccess, healthFailures, healthCheck, healthChecks,
+		rpcStarted, rpcHandled, rpcReceived, rpcSent, rpcSeconds)
+}
+
+// requestTimer is the time that requests of one kind take, below this package.
+type requestTimer struct{ ok, failed prometheus.Observer }
+
+var (
+	rangeSeconds     = newRequestTimer("Range")
+	readTxnSeconds   = newRequestTimer("ReadonlyTxn")
+	putSeconds       = newRequestTimer("Put")
+	deleteSeconds    = newRequestTimer("DeleteRange")
+	txnSeconds       = newRequestTimer("Txn")
+	compactSeconds   = newRequestTimer("Compaction")
+	grantSeconds     = newRequestTimer("LeaseGrant")
+	revokeSeconds    = newRequestTimer("LeaseRevoke")
+	alarmSeconds     = newRequestTimer("Alarm")
+	downgradeSeconds = newRequestTimer("DowngradeInfoSet")
+)
+
+func newRequestTimer(kind string) requestTimer {
+	return requestTimer{requestSeconds.WithLabelValues(kind, "true"), requestSeconds.WithLabelValues(kind, "false")}
+}
+
+func (t requestTimer) observe(start time.Time, err error) {
+	o := t.ok
+	if err != nil {
+		o = t.failed
+	}
+	o.Observe(time.Since(start).Seconds())
+}
+
+// clientVersions counts requests by the API version that the client says it speaks. What clients say is not to be
+// trusted: beyond maxClientVersions different ones, and for long ones, it counts under "unknown".
+type clientVersions struct {
+	counters sync.Map // kind and version -> prometheus.Counter
+	known    atomic.Int64
+}
+
+const (
+	maxClientVersions      = 64
+	maxClientVersionLength = 32
+)
+
+func (v *clientVersions) count(kind, version string) {
+	type key struct{ kind, version string }
+	if c, ok := v.counters.Load(key{kind, version}); ok {
+		c.(prometheus.Counter).Inc()
+		return
+	}
+	if len(version) > maxClientVersionLength || v.known.Add(1) > maxClientVersions {
+		version = "unknown"
+	}
+	c := clientRequests.WithLabelValues(kind, version)
+	v.counters.Store(key{kind, version}, c)
+	c.Inc()
+}
+
+// methodMetrics are the counters of one RPC method, looked up once so that a request costs additions and no label
+// hashing. The names and labels are those of go-grpc-middleware's Prometheus provider, which etcd uses.
+type methodMetrics struct {
+	started, received, sent prometheus.Counter
+	handled                 [codes.Unauthenticated + 1]prometheus.Counter
+	seconds                 prometheus.Observer // nil unless metrics are extensive
+}
+
+func newMethodMetrics(service, method, kind string, extensive bool) *methodMetrics {
+	m := &methodMetrics{
+		started:  rpcStarted.WithLabelValues(kind, service, method),
+		received: rpcReceived.WithLabelValues(kind, service, method),
+		sent:     rpcSent.WithLabelValues(kind, service, method),
+	}
+	for c := range m.handled {
+		m.handled[c] = rpcHandled.WithLabelValues(kind, service, method, codes.Code(c).String())
+	}
+	if extensive {
+		m.seconds = rpcSeconds.WithLabelValues(kind, service, method)
+	}
+	return m
+}
+
+// methodsOf returns the metrics of every method of the services, by full method name.
+func methodsOf(extensive bool, services []service) map[string]*methodMetrics {
+	all := make(map[string]*methodMetrics)
+	for _, svc := range services {
+		s := svc.desc
+		for _, m := range s.Methods {
+			all["/"+s.ServiceName+"/"+m.MethodName] = newMethodMetrics(s.ServiceName, m.MethodName, "unary", extensive)
+		}
+		for _, m := range s.Streams {
+			kind := "server_stream"
+			switch {
+			case m.ClientStreams && m.ServerStreams:
+				kind = "bidi_stream"
+			case m.ClientStreams:
+				kind = "client_stream"
+			}
+			all["/"+s.ServiceName+"/"+m.StreamName] = newMethodMetrics(s.ServiceName, m.StreamName, kind, extensive)
+		}
+	}
+	return all
+}
