@@ -2,63 +2,273 @@ package watch
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/cofferkv/coffer/mvcc"
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"golang.org/x/sync/semaphore"
 )
 
 // Options configures a Hub.
 type Options struct {
 	// ProgressInterval is how often an idle watcher that asked for progress
-	// notifications gets one. 0: 10 minutes.
+	// notifications gets one, give or take a tenth. 0: 10 minutes.
 	ProgressInterval time.Duration
 }
 
+const defaultProgressInterval = 10 * time.Minute
+
+// limits bounds the memory of a hub and its streams.
+type limits struct {
+	recentBytes    int   // of events that the hub remembers
+	queueBytes     int   // of events and entries that wait in one stream
+	chunkBytes     int   // of events that a lagging watcher is given at a time
+	chunkRevisions int64 // that are read from the store at a time
+}
+
+var defaultLimits = limits{
+	recentBytes:    4 << 20,
+	queueBytes:     1 << 20,
+	chunkBytes:     512 << 10,
+	chunkRevisions: 10_000,
+}
+
 // Hub hands the events of committed batches to watchers. Its methods may be
-// called from any goroutine, Publish and Restore from the applying one only.
-type Hub struct{}
+// called from any goroutine, Publish and Restore only from the one that
+// applies.
+//
+// Locks are taken in this order: storeMu, mu, a Stream's mu.
+type Hub struct {
+	progressInterval time.Duration
+	limits           limits
 
-// New returns a hub whose first published revision is that of db.
-func New(db *mvcc.DB, o Options) *Hub { panic("watch: not written yet") }
+	readers *semaphore.Weighted // who may read history from the store; in order of arrival
 
-// Publish hands out the events of a committed batch, which ends at revision
-// rev. It never waits for a client.
-func (h *Hub) Publish(rev int64, events []mvcc.Events) { panic("watch: not written yet") }
+	storeMu sync.RWMutex // held for reading while the store is read
+	store   *mvcc.DB     // nil when closed
 
-// Restore continues on db, whose content was replaced by a leader's snapshot.
-// When it returns, nothing reads from the former store any more.
-func (h *Hub) Restore(db *mvcc.DB) { panic("watch: not written yet") }
+	mu      sync.RWMutex
+	closed  bool
+	rev     int64 // up to which everything was published
+	recent  recent
+	index   *index
+	streams map[*Stream]struct{}
+	touched []*group // scratch of Publish
+	found   []*group // scratch of Publish
 
-// Revision returns the revision up to which events have been published.
-func (h *Hub) Revision() int64 { panic("watch: not written yet") }
+	waitMu  sync.Mutex
+	waiting []*Stream // to be woken by the next Publish; see Stream.progress
+}
 
-// Close ends all streams. When it returns, nothing reads from the store.
-func (h *Hub) Close() { panic("watch: not written yet") }
+// New returns a hub that has published everything up to the revision of db.
+func New(db *mvcc.DB, o Options) *Hub {
+	if o.ProgressInterval == 0 {
+		o.ProgressInterval = defaultProgressInterval
+	}
+	h := &Hub{
+		progressInterval: o.ProgressInterval,
+		limits:           defaultLimits,
+		readers:          semaphore.NewWeighted(int64(max(4, 2*runtime.GOMAXPROCS(0)))),
+		store:            db,
+		rev:              revisionOf(db),
+		index:            newIndex(),
+		streams:          make(map[*Stream]struct{}),
+	}
+	h.recent.from = h.rev + 1
+	return h
+}
 
-// NewStream returns a stream without watchers.
-func (h *Hub) NewStream() *Stream { panic("watch: not written yet") }
+func revisionOf(db *mvcc.DB) int64 {
+	v := db.View()
+	defer v.Close()
+	return v.Revision()
+}
 
-// Stream carries the responses of many watchers to one client. Next is for
-// one goroutine, the other methods are for any.
-type Stream struct{}
+// Publish hands out the events of a batch that has been committed and ends at
+// revision rev. The hub keeps the slice. Publish never waits for a client nor
+// for the disk. Every revision must come exactly once and in order; it panics
+// otherwise, before a watcher could be told something wrong.
+func (h *Hub) Publish(rev int64, revisions []mvcc.Events) {
+	b := newBatch(revisions)
+	h.mu.Lock()
+	h.checkOrder(rev, revisions)
+	h.rev = rev
+	if len(b.events) > 0 {
+		h.recent.add(b, h.limits.recentBytes)
+	}
+	touched := h.touched[:0]
+	for i := range b.events {
+		e := &b.events[i]
+		h.found = h.index.find(e.Event, h.found[:0])
+		for _, g := range h.found {
+			if g.matched == nil {
+				touched = append(touched, g)
+			}
+			g.matched = append(g.matched, e)
+		}
+	}
+	pending := 0
+	for _, g := range touched {
+		d := newDelivery(g.matched)
+		g.matched = nil
+		for _, w := range g.watchers {
+			pending += w.stream.offer(w, d)
+		}
+	}
+	clear(touched)
+	clear(h.found)
+	h.touched = touched
+	h.mu.Unlock()
+	pendingEventsTotal.Add(float64(pending))
 
-// Watch creates a watcher. Success and failure are told by a response with
-// Created set. Permission has been checked by the caller.
-func (s *Stream) Watch(r *pb.WatchCreateRequest) { panic("watch: not written yet") }
+	h.waitMu.Lock()
+	waiting := h.waiting
+	h.waiting = nil
+	h.waitMu.Unlock()
+	for _, s := range waiting {
+		s.signal()
+	}
+}
 
-// Refuse answers a request to create a watcher with a reason why not.
-func (s *Stream) Refuse(reason string) { panic("watch: not written yet") }
+func (h *Hub) checkOrder(rev int64, revisions []mvcc.Events) {
+	last := h.rev
+	for i := range revisions {
+		if revisions[i].Revision != last+1 {
+			panic(fmt.Sprintf("watch: revision %d published after %d", revisions[i].Revision, last))
+		}
+		last++
+	}
+	if rev != last {
+		panic(fmt.Sprintf("watch: published up to revision %d, but the events end at %d", rev, last))
+	}
+}
 
-// Cancel ends a watcher. No event of it is returned by Next afterwards.
-func (s *Stream) Cancel(id int64) { panic("watch: not written yet") }
+// Restore goes on with db, which holds the content of a leader's snapshot
+// instead of the former store. When it returns, nothing reads from that any
+// more. Watchers go on where they are: what they have not been told yet they
+// are told from db, or they are canceled if it has been compacted there.
+func (h *Hub) Restore(db *mvcc.DB) {
+	h.storeMu.Lock()
+	h.store = db
+	h.storeMu.Unlock()
 
-// RequestProgress asks for a response with the revision up to which all
-// watchers of the stream have been told everything.
-func (s *Stream) RequestProgress() { panic("watch: not written yet") }
+	rev := revisionOf(db)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.streams {
+		s.fallBehind(h.rev+1, rev)
+	}
+	h.rev = rev
+	h.recent = recent{from: rev + 1}
+}
 
-// Next returns the next response, as soon as there is one.
-func (s *Stream) Next(ctx context.Context) (*Response, error) { panic("watch: not written yet") }
+// Revision returns the revision up to which everything has been published.
+func (h *Hub) Revision() int64 {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.rev
+}
 
-// Close ends the stream and its watchers.
-func (s *Stream) Close() { panic("watch: not written yet") }
+// NewStream returns a stream without watchers. It must be closed.
+func (h *Hub) NewStream() *Stream {
+	interval := h.progressInterval
+	s := &Stream{
+		hub:      h,
+		watchers: make(map[int64]*watcher),
+		wake:     make(chan struct{}, 1),
+		// Clients that start together should not be notified together.
+		ticker: time.NewTicker(interval + rand.N(interval/10+1)),
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.closed = h.closed
+	h.streams[s] = struct{}{}
+	streamsTotal.Inc()
+	return s
+}
+
+// Close ends all streams: Next returns ErrClosed. When Close returns, nothing
+// reads from the store any more.
+func (h *Hub) Close() {
+	h.storeMu.Lock()
+	h.store = nil
+	h.storeMu.Unlock()
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for s := range h.streams {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		s.signal()
+	}
+}
+
+// behindError says that a watcher needs events that have been compacted.
+type behindError struct{ compact int64 }
+
+func (e behindError) Error() string {
+	return fmt.Sprintf("watch: history up to revision %d has been compacted", e.compact)
+}
+
+// history reads events from the store: those of revisions from to to that
+// match, up to the limit of a chunk. It returns the revision up to which they
+// are complete. The error is behindError, ErrClosed, that of ctx, or what the
+// disk said.
+func (h *Hub) history(ctx context.Context, from, to int64, match func(key []byte) bool) (*batch, int64, error) {
+	if err := h.readers.Acquire(ctx, 1); err != nil {
+		return nil, 0, err
+	}
+	defer h.readers.Release(1)
+	h.storeMu.RLock()
+	defer h.storeMu.RUnlock()
+	if h.store == nil {
+		return nil, 0, ErrClosed
+	}
+	v := h.store.View()
+	defer v.Close()
+	revisions, next, err := v.Events(ctx, from, to, mvcc.EventsOptions{Match: match, MaxBytes: h.limits.chunkBytes})
+	if errors.Is(err, mvcc.ErrCompacted) {
+		return nil, 0, behindError{v.CompactRevision()}
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("watch: reading revisions %d to %d: %w", from, to, err)
+	}
+	return newBatch(revisions), next - 1, nil
+}
+
+// prevKV reads the version of a key before an event; nil if it has been
+// compacted.
+func (h *Hub) prevKV(e *mvcc.Event) (*mvccpb.KeyValue, error) {
+	h.storeMu.RLock()
+	defer h.storeMu.RUnlock()
+	if h.store == nil {
+		return nil, ErrClosed
+	}
+	v := h.store.View()
+	defer v.Close()
+	kv, err := v.PrevKV(e)
+	if err != nil {
+		return nil, fmt.Errorf("watch: reading the previous version of a key changed at revision %d: %w", e.KV.ModRevision, err)
+	}
+	return kv, nil
+}
+
+// committed returns the revision and the compact revision of the store, which
+// may be ahead of what has been published; 0, 0 if the hub is closed.
+func (h *Hub) committed() (rev, compact int64) {
+	h.storeMu.RLock()
+	defer h.storeMu.RUnlock()
+	if h.store == nil {
+		return 0, 0
+	}
+	v := h.store.View()
+	defer v.Close()
+	return v.Revision(), v.CompactRevision()
+}

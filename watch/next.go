@@ -1,0 +1,263 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// Next returns the next response as soon as there is one. The error is that
+// of ctx, ErrClosed, or what the disk said; after it the stream is to be
+// closed. Next does the work for watchers that lag: it may read from the disk.
+func (s *Stream) Next(ctx context.Context) (*Response, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-s.ticker.C:
+			s.tick()
+		default:
+		}
+		r, w, waiting, err := s.take()
+		switch {
+		case err != nil || r != nil:
+			return r, err
+		case waiting != nil:
+			return s.deliver(w, waiting)
+		case w != nil:
+			if err := s.catchUp(ctx, w); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if r := s.answerProgress(); r != nil {
+			return r, nil
+		}
+		select {
+		case <-s.wake:
+		case <-s.ticker.C:
+			s.tick()
+		case <-ctx.Done():
+		}
+	}
+}
+
+// take returns what is next to do: a response to be returned, or a watcher
+// and what waits for it, or a lagging watcher to be brought forward, or
+// nothing.
+func (s *Stream) take() (*Response, *watcher, []queued, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, nil, ErrClosed
+	}
+	if len(s.control) > 0 {
+		r := s.control[0]
+		s.control = s.control[1:]
+		return r, nil, nil, nil
+	}
+	for len(s.ready) > 0 {
+		w := s.ready[0]
+		s.ready[0] = nil
+		s.ready = s.ready[1:]
+		w.ready = false
+		if w.state == ended {
+			continue
+		}
+		if len(w.waiting) > 0 {
+			waiting := w.waiting
+			w.waiting = nil
+			for _, q := range waiting {
+				s.bytes -= q.charge
+			}
+			s.charged = nil
+			w.notifyDue = false
+			if w.state == lagging {
+				s.enqueue(w)
+			}
+			return nil, w, waiting, nil
+		}
+		if w.state != lagging {
+			continue
+		}
+		if s.bytes >= s.hub.limits.queueBytes {
+			s.enqueue(w) // those for whom something waits first
+			continue
+		}
+		return nil, w, nil, nil
+	}
+	return nil, nil, nil, nil
+}
+
+// deliver makes a response of all that waited for a watcher.
+func (s *Stream) deliver(w *watcher, waiting []queued) (*Response, error) {
+	r := &Response{WatchID: w.id, Fragment: w.fragment}
+	n := 0
+	for _, q := range waiting {
+		n += len(q.events)
+	}
+	pendingEventsTotal.Sub(float64(n))
+	eventsTotal.Add(float64(n))
+	var all []*mvccpb.Event
+	for i, q := range waiting {
+		events, err := q.messages(s.hub, w.prevKV)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			all = events
+		} else {
+			all = append(all, events...) // copies: events has no spare capacity
+		}
+		r.Revision = q.last()
+	}
+	r.Events = all
+	return r, nil
+}
+
+// told is a lagging watcher and the revision from which on it is to be told.
+type told struct {
+	*watcher
+	from int64
+}
+
+// catchUp gives a lagging watcher, for which nothing waits, the next piece of
+// history, and with it the other such watchers of the stream that are within
+// that piece. If what the hub remembers brings them up to date, they are live
+// from then on.
+func (s *Stream) catchUp(ctx context.Context, w *watcher) error {
+	h := s.hub
+	h.mu.RLock()
+	s.mu.Lock()
+	if w.state != lagging {
+		s.mu.Unlock()
+		h.mu.RUnlock()
+		return nil
+	}
+	rev, from := h.rev, w.next
+	batches, upTo, ok := h.recent.since(from, rev, h.limits.chunkBytes)
+	var group []told
+	if ok {
+		// Publish is excluded and waits for a moment only: which events
+		// concern whom is found out below.
+		group = s.within(w, from, upTo)
+		for _, t := range group {
+			t.next = upTo + 1
+			if upTo == rev {
+				s.rise(t.watcher)
+			} else {
+				s.enqueue(t.watcher)
+			}
+		}
+	}
+	s.mu.Unlock()
+	h.mu.RUnlock()
+	if ok {
+		s.give(group, batches)
+		return nil
+	}
+
+	to := min(rev, from+h.limits.chunkRevisions-1)
+	s.mu.Lock()
+	group = s.within(w, from, to)
+	s.mu.Unlock()
+	b, upTo, err := h.history(ctx, from, to, func(key []byte) bool {
+		for _, t := range group {
+			if t.group.contains(key) {
+				return true
+			}
+		}
+		return false
+	})
+	var behind behindError
+	if errors.As(err, &behind) {
+		s.compacted(group, behind.compact)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	group = slices.DeleteFunc(group, func(t told) bool { return t.from > upTo })
+	for _, t := range group {
+		t.next = upTo + 1
+		s.enqueue(t.watcher)
+	}
+	s.mu.Unlock()
+	s.give(group, []*batch{b})
+	return nil
+}
+
+// within returns w and the other lagging watchers that have reached a
+// revision between from and to and for which nothing waits.
+func (s *Stream) within(w *watcher, from, to int64) []told {
+	group := []told{{w, from}}
+	for _, o := range s.ready {
+		if o != w && o.state == lagging && len(o.waiting) == 0 && from <= o.next && o.next <= to {
+			group = append(group, told{o, o.next})
+		}
+	}
+	return group
+}
+
+// give queues, for each watcher of the group, what concerns it in the batches.
+// It goes in front of what Publish queued meanwhile.
+func (s *Stream) give(group []told, batches []*batch) {
+	bytes := 0
+	for _, b := range batches {
+		bytes += b.bytes
+	}
+	pending := 0
+	for i, t := range group {
+		var events []*event
+		for _, b := range batches {
+			for j := range b.events {
+				if e := &b.events[j]; e.rev >= t.from && t.group.wants(e.Event) {
+					events = append(events, e)
+				}
+			}
+		}
+		if len(events) == 0 {
+			continue
+		}
+		d := newDelivery(events)
+		// What the watchers share is charged to the last, which holds it
+		// longest.
+		charge := entryBytes
+		if i == len(group)-1 {
+			charge += bytes
+		}
+		s.mu.Lock()
+		if t.state != ended {
+			s.bytes += charge
+			t.waiting = slices.Insert(t.waiting, 0, queued{d, charge})
+			s.enqueue(t.watcher)
+			pending += len(events)
+		}
+		s.mu.Unlock()
+	}
+	pendingEventsTotal.Add(float64(pending))
+}
+
+// compacted ends the watchers of the group that need what has been compacted.
+func (s *Stream) compacted(group []told, compact int64) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range group {
+		if t.state != lagging {
+			continue
+		}
+		if t.next >= compact {
+			s.enqueue(t.watcher)
+			continue
+		}
+		s.end(t.watcher)
+		s.sayCompacted(t.watcher, compact)
+	}
+}
