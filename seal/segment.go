@@ -1,0 +1,440 @@
+package seal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/errors/oserror"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+var (
+	// ErrRetiredKey says that a segment cannot be used again, because it was last
+	// used under a data key that is not the active one. Remove it instead.
+	ErrRetiredKey = errors.New("segment is under a retired data key")
+
+	// ErrSegmentFull says that a frame does not fit into what is left of a
+	// segment. Nothing was written.
+	ErrSegmentFull = errors.New("segment is full")
+)
+
+// A Segment is a journal segment open for appending. It has its full length,
+// zeroed and synced, from the beginning, so that appending changes no metadata.
+//
+// One goroutine appends and syncs; the other methods may be called at any time.
+type Segment struct {
+	h *handle
+
+	buf []byte // the sealed frame, kept between calls
+
+	mu     sync.Mutex
+	end    SegmentEnd
+	dirty  bool // a frame is written but not synced
+	failed error
+}
+
+// CreateSegment makes a segment of at least size bytes. It appears under its
+// name with everything durable: header, length, zeros. That takes a while and is
+// meant to be done in the background, before the segment is needed.
+func (fs *FS) CreateSegment(name string, size int64) (*Segment, error) {
+	path, err := fs.segmentPath(name)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.names.lock(path)()
+	fs.creating.RLock()
+	defer fs.creating.RUnlock()
+	s, err := fs.createSegment(path, size)
+	if err != nil {
+		return nil, fmt.Errorf("seal: create journal segment %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (fs *FS) segmentPath(name string) (string, error) {
+	path := fs.path(name)
+	if kind, err := fs.kindOf(path); err != nil {
+		return "", err
+	} else if kind != KindJournal {
+		return "", fmt.Errorf("seal: %s: the name is that of a %v, not of a journal segment", path, kind)
+	}
+	return path, nil
+}
+
+func (fs *FS) createSegment(path string, size int64) (*Segment, error) {
+	if _, err := fs.base.Stat(path); err == nil {
+		return nil, oserror.ErrExist
+	} else if !oserror.IsNotExist(err) {
+		return nil, err
+	}
+	size = (max(size, 2*sector) + sector - 1) / sector * sector
+	hdr, err := fs.newHeader(KindJournal, fs.base.PathBase(path), size)
+	if err != nil {
+		return nil, err
+	}
+	b, aead, err := fs.sealHeader(&hdr)
+	if err != nil {
+		return nil, err
+	}
+	file, err := fs.base.Create(fs.unfinishedPath(path), writeCategory)
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.Write(b)
+	if err == nil {
+		err = writeZeros(file.Write, size-headerSize)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		fs.base.Remove(fs.unfinishedPath(path))
+		return nil, err
+	}
+	return fs.startSegment(path, &handle{fs: fs, kind: KindJournal, name: path, aead: aead, hdr: hdr})
+}
+
+// startSegment gives the finished segment its name and opens it.
+func (fs *FS) startSegment(path string, h *handle) (*Segment, error) {
+	if err := fs.base.Rename(fs.unfinishedPath(path), path); err != nil {
+		return nil, err
+	}
+	if err := fs.syncDirOf(path); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.file, err = fs.base.OpenReadWrite(path, writeCategory); err != nil {
+		return nil, err
+	}
+	s := &Segment{h: h, end: SegmentEnd{Offset: headerSize}}
+	h.segment = s
+	fs.register(h, path)
+	return s, nil
+}
+
+// ReuseSegment makes a segment out of an old one that is not open any more: it
+// keeps its blocks on the disk, and gets a new name, a new salt and zeros. If it
+// fails with ErrRetiredKey, the old segment is as it was.
+func (fs *FS) ReuseSegment(oldname, newname string) (*Segment, error) {
+	oldpath, err := fs.segmentPath(oldname)
+	if err != nil {
+		return nil, err
+	}
+	path, err := fs.segmentPath(newname)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.names.lockBoth(oldpath, path)()
+	fs.creating.RLock()
+	defer fs.creating.RUnlock()
+	s, err := fs.reuseSegment(oldpath, path)
+	if err != nil {
+		return nil, fmt.Errorf("seal: use journal segment %s again as %s: %w", oldpath, path, err)
+	}
+	return s, nil
+}
+
+func (fs *FS) reuseSegment(oldpath, path string) (*Segment, error) {
+	if _, err := fs.base.Stat(path); err == nil {
+		return nil, oserror.ErrExist
+	}
+	fs.mu.Lock()
+	inUse := len(fs.open[oldpath]) > 0
+	fs.mu.Unlock()
+	if inUse {
+		return nil, errors.New("it is still open")
+	}
+	old, err := fs.openFile(oldpath)
+	if err != nil {
+		return nil, err
+	}
+	old.file.Close()
+	hdr, err := fs.newHeader(KindJournal, fs.base.PathBase(path), old.hdr.length)
+	if err != nil {
+		return nil, err
+	}
+	if old.hdr.key != hdr.key {
+		return nil, ErrRetiredKey
+	}
+	// While its header changes, the file must not be found under either name.
+	fs.unlink(oldpath)
+	if err := fs.base.Rename(oldpath, fs.unfinishedPath(path)); err != nil {
+		return nil, err
+	}
+	if err := fs.syncDirOf(path); err != nil {
+		return nil, err
+	}
+	b, aead, err := fs.sealHeader(&hdr)
+	if err != nil {
+		return nil, err
+	}
+	file, err := fs.base.OpenReadWrite(fs.unfinishedPath(path), writeCategory)
+	if err != nil {
+		return nil, err
+	}
+	// With the new salt durable, no frame of the former life opens any more.
+	_, err = file.WriteAt(b, 0)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		at := int64(headerSize)
+		err = writeZeros(func(p []byte) (int, error) {
+			n, err := file.WriteAt(p, at)
+			at += int64(n)
+			return n, err
+		}, hdr.length-headerSize)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fs.startSegment(path, &handle{fs: fs, kind: KindJournal, name: path, aead: aead, hdr: hdr})
+}
+
+const writeCategory = vfs.WriteCategoryUnspecified
+
+// writeZeros writes n zero bytes. The buffer is new each time, because a vfs.File
+// may write to it.
+func writeZeros(write func([]byte) (int, error), n int64) error {
+	buf := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		buf = buf[:min(n, int64(len(buf)))]
+		if _, err := write(buf); err != nil {
+			return err
+		}
+		clear(buf)
+		n -= int64(len(buf))
+	}
+	return nil
+}
+
+// Append seals payload, which may be empty, as one frame and writes it. It is
+// not durable before Sync, which must come before the next Append. After a
+// failure, other than ErrSegmentFull, the segment is only good for reading.
+func (s *Segment) Append(payload []byte) (Frame, error) {
+	s.mu.Lock()
+	end, err := s.end, s.failed
+	if err == nil && s.dirty {
+		err = fmt.Errorf("seal: append to %s: the frame before is not synced yet", s.h.name)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return Frame{}, err
+	}
+	if len(payload) > MaxPayload {
+		return Frame{}, fmt.Errorf("seal: append to %s: %d bytes are more than a frame holds (%d)", s.h.name, len(payload), MaxPayload)
+	}
+	n := int64(logFrameSize(len(payload)))
+	if end.Offset+n > s.h.hdr.length || end.Tail.Frames >= maxFrames {
+		return Frame{}, ErrSegmentFull
+	}
+	f := Frame{Offset: end.Offset, Index: end.Tail.Frames}
+	if err := s.write(f, payload); err != nil {
+		return Frame{}, s.fail(fmt.Errorf("seal: append to %s: %w", s.h.name, err))
+	}
+	end.Tail.Frames++
+	copy(end.Tail.Tag[:], s.buf[len(s.buf)-tagSize:])
+	end.Offset += n
+	s.mu.Lock()
+	s.end, s.dirty = end, true
+	s.mu.Unlock()
+	return f, nil
+}
+
+func (s *Segment) write(f Frame, payload []byte) error {
+	scratch := getScratch()
+	defer scratch.release()
+	text := scratch.logText([markSize]byte{}, payload)
+	s.h.mu.RLock()
+	defer s.h.mu.RUnlock()
+	if s.h.file == nil {
+		return errClosed
+	}
+	s.buf = sized(s.buf, 0)
+	s.buf = scratch.seal(s.buf, s.h.aead, f.Index, false, text)
+	if _, err := s.h.file.WriteAt(s.buf, f.Offset); err != nil {
+		return err
+	}
+	sealedCount.WithLabelValues("journal").Inc()
+	sealedBytes.WithLabelValues("journal").Add(float64(len(text)))
+	return nil
+}
+
+var errClosed = errors.New("the file is closed")
+
+// Sync makes the appended frame durable. A failed Sync cannot be repeated: what
+// is on the disk is unknown then, and the member must stop.
+func (s *Segment) Sync() error {
+	s.mu.Lock()
+	dirty, err := s.dirty, s.failed
+	s.mu.Unlock()
+	if err != nil || !dirty {
+		return err
+	}
+	s.h.mu.RLock()
+	if s.h.file == nil {
+		err = errClosed
+	} else {
+		err = s.h.file.SyncData()
+	}
+	s.h.mu.RUnlock()
+	if err != nil {
+		return s.fail(fmt.Errorf("seal: sync %s: %w", s.h.name, err))
+	}
+	s.mu.Lock()
+	s.dirty = false
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Segment) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = err
+	return err
+}
+
+// Name returns the path of the segment.
+func (s *Segment) Name() string { return s.h.name }
+
+// Tail returns how far the segment reaches, a frame that is not synced included.
+func (s *Segment) Tail() Tail {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end.Tail
+}
+
+// Remaining returns how many bytes of payload the next frame can hold, or a
+// negative number if there is no room for a frame.
+func (s *Segment) Remaining() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(s.h.hdr.length-s.end.Offset-overhead-logPrefix, MaxPayload)
+}
+
+// ReadFrame returns the payload of a frame appended before, or found by
+// ReadSegment. The caller owns it.
+func (s *Segment) ReadFrame(f Frame) ([]byte, error) { return s.h.readFrame(f) }
+
+// Close closes the segment. It does not sync.
+func (s *Segment) Close() error { return s.h.close() }
+
+// A SegmentReader reads single frames of a segment. It is safe for concurrent
+// use.
+type SegmentReader struct{ h *handle }
+
+// OpenSegment opens a segment for reading frames whose place is known.
+func (fs *FS) OpenSegment(name string) (*SegmentReader, error) {
+	h, err := fs.openSegment(name)
+	if err != nil {
+		return nil, err
+	}
+	return &SegmentReader{h: h}, nil
+}
+
+// ReadFrame returns the payload of the frame at f. The caller owns it.
+func (r *SegmentReader) ReadFrame(f Frame) ([]byte, error) { return r.h.readFrame(f) }
+
+// Close closes the reader.
+func (r *SegmentReader) Close() error { return r.h.close() }
+
+func (fs *FS) openSegment(name string) (*handle, error) {
+	path, err := fs.segmentPath(name)
+	if err != nil {
+		return nil, err
+	}
+	defer fs.names.lock(path)()
+	h, err := fs.openFile(path)
+	if err != nil {
+		if errors.Is(err, errNoHeader) {
+			err = altered(KindJournal, path, 0, "%v", err)
+		}
+		return nil, err
+	}
+	fs.register(h, path)
+	return h, nil
+}
+
+func (h *handle) readFrame(f Frame) ([]byte, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.file == nil {
+		return nil, fmt.Errorf("seal: read %s: %w", h.name, errClosed)
+	}
+	s := getScratch()
+	defer s.release()
+	s.buf = sized(s.buf, 16<<10) // most frames are smaller: one read
+	if rest := h.hdr.length - f.Offset; f.Offset < headerSize || rest < sector {
+		return nil, fmt.Errorf("seal: read %s: no frame can be at offset %d", h.name, f.Offset)
+	} else if rest < int64(len(s.buf)) {
+		s.buf = s.buf[:rest]
+	}
+	if err := h.readAt(s.buf, f.Offset); err != nil {
+		return nil, err
+	}
+	word := binary.LittleEndian.Uint32(s.buf)
+	n, ok := logWord(word, h.hdr.frameSize)
+	if !ok || f.Offset+n > h.hdr.length {
+		return nil, altered(h.kind, h.name, f.Offset, "a frame has an impossible length")
+	}
+	if read := len(s.buf); int(n) > read {
+		s.buf = append(s.buf, make([]byte, int(n)-read)...)
+		if err := h.readAt(s.buf[read:], f.Offset+int64(read)); err != nil {
+			return nil, err
+		}
+	}
+	data, _, err := h.openLogFrame(s, f.Index, word, s.buf[:n])
+	if err != nil {
+		return nil, altered(h.kind, h.name, f.Offset, "frame %d does not open", f.Index)
+	}
+	return append([]byte(nil), data...), nil
+}
+
+// ReadSegment gives the frames of a segment, in order, to fn, which must not keep
+// payload, and returns where the segment ends. If the segment is open for
+// appending, it ends with the last frame appended; else what stands behind the
+// last frame is examined, and an *Error is returned unless it is nothing, or the
+// one frame that a crash can tear.
+func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (SegmentEnd, error) {
+	h, err := fs.openSegment(name)
+	if err != nil {
+		return SegmentEnd{}, err
+	}
+	defer h.close()
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	info, err := h.file.Stat()
+	if err != nil {
+		return SegmentEnd{}, fmt.Errorf("seal: read %s: %w", h.name, err)
+	}
+	if info.Size() != h.hdr.length {
+		return SegmentEnd{}, altered(KindJournal, h.name, info.Size(), "the segment has %d bytes, but was made with %d", info.Size(), h.hdr.length)
+	}
+	return h.scan(fs.liveEnd(h.name, info.Size()), fn)
+}
+
+// liveEnd returns up to where the log at path may be read: if it is being
+// written, the end of the last whole frame, else size.
+func (fs *FS) liveEnd(path string, size int64) int64 {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for h := range fs.open[path] {
+		if h.segment != nil {
+			h.segment.mu.Lock()
+			size = h.segment.end.Offset
+			h.segment.mu.Unlock()
+		}
+	}
+	return size
+}

@@ -1,0 +1,3 @@
+package seal
+
+type writer struct{}
