@@ -2,16 +2,70 @@ package raftnode
 
 import (
 	"context"
+	cryptorand "crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-
-	"github.com/cofferkv/coffer/store"
+	"go.uber.org/zap"
 )
 
 // Node is one running member. Its methods may be called from any goroutine.
-type Node struct{}
+type Node struct {
+	o       Options
+	lg      *zap.Logger
+	in      *inbox
+	appends *queue[appendWork]
+	applies *queue[*raftpb.Message]
+	pending pending
+	confs   confWaits
+	quota   *quota
+	reserve *reserve
+	rotator *rotator
+
+	// What other goroutines may know of raft's state, written by the raft
+	// goroutine; applied and appliedState by the apply goroutine.
+	leader, term, commit, applied atomic.Uint64
+	learner                       atomic.Bool
+	lastTick                      atomic.Int64 // Unix nanoseconds
+	appliedState                  atomic.Pointer[raftpb.SnapshotMetadata]
+	appliedWaits                  indexWaits
+	leadership                    leadership
+	nextID                        atomic.Uint64
+
+	// The raft goroutine's own.
+	rn            *raft.RawNode
+	waiting       []*proposal // not yet handed to raft
+	rounds        []*readRound
+	lastReadID    uint64
+	lastBatchID   uint64
+	appending     int               // MsgStorageAppend with entries under way
+	applyingConfs int               // MsgStorageApply with configuration changes under way
+	held          []*raftpb.Message // to be sent when applyingConfs is 0
+	raftApplied   uint64            // up to where raft knows that entries were applied
+	committedTerm uint64            // term of the last entry known to be committed
+	state         raft.StateType
+	sole          bool // this member is the only voter
+
+	// The append goroutine's own.
+	saved *raftpb.HardState // the last one in the journal
+
+	ready     chan struct{}
+	ctx       context.Context // ends when the node is to stop
+	stop      context.CancelFunc
+	storing   sync.WaitGroup // append and apply goroutine
+	duties    sync.WaitGroup
+	stored    chan struct{} // closed when append and apply goroutine have ended
+	raftEnded chan struct{} // closed when the raft goroutine has ended
+	done      chan struct{} // closed when the node can no longer work
+	failOnce  sync.Once
+	err       error
+}
 
 // Status is a member's view of its cluster at one instant.
 type Status struct {
@@ -28,89 +82,178 @@ type Status struct {
 
 // Start brings up a member from its journal and store, both open, which must
 // stay so until Stop has returned.
-func Start(o Options) (*Node, error) { return &Node{}, nil }
+func Start(o Options) (*Node, error) {
+	o.setDefaults()
+	if err := bootstrap(&o); err != nil {
+		return nil, err
+	}
+	hs, err := checkStart(&o)
+	if err != nil {
+		return nil, fmt.Errorf("starting raft: %w", err)
+	}
+	n := &Node{
+		o: o, lg: o.Logger,
+		in:        newInbox(),
+		appends:   newQueue[appendWork](),
+		applies:   newQueue[*raftpb.Message](),
+		pending:   pending{batches: map[uint64]*batch{}},
+		confs:     confWaits{waits: map[uint64]*confWait{}},
+		ready:     make(chan struct{}),
+		stored:    make(chan struct{}),
+		raftEnded: make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.leadership.changed = make(chan struct{})
+	n.quota = newQuota(n)
+	n.reserve = newReserve(n)
+	n.rotator = newRotator(n)
+	// Ids of batches and requests need only differ from all others ever given:
+	// they count from a random number.
+	var random [16]byte
+	cryptorand.Read(random[:])
+	n.lastBatchID = binary.BigEndian.Uint64(random[:])
+	n.nextID.Store(binary.BigEndian.Uint64(random[8:]))
+
+	applied, appliedTerm := o.Store.Applied()
+	cs := o.Store.ConfState()
+	n.setApplied(applied, appliedTerm, cs)
+	n.commit.Store(hs.GetCommit())
+	n.term.Store(hs.GetTerm())
+	n.raftApplied = applied
+	n.saved = hs
+	n.setConfState(cs)
+	n.lastTick.Store(time.Now().UnixNano())
+	n.lg.Info("starting raft",
+		zap.String("member-id", idString(o.ID)),
+		zap.Uint64("term", hs.GetTerm()),
+		zap.Uint64("commit-index", hs.GetCommit()),
+		zap.Uint64("applied-index", applied),
+		zap.Uint64("first-index", o.Journal.FirstIndex()),
+		zap.Uint64("last-index", o.Journal.LastIndex()),
+	)
+	started := make(chan error, 1)
+	go n.runRaft(hs, started)
+	select {
+	case err = <-started:
+	case <-n.done:
+		err = n.err
+	}
+	if err != nil {
+		n.stop()
+		return nil, fmt.Errorf("starting raft: %w", err)
+	}
+	n.storing.Go(n.runAppends)
+	n.storing.Go(n.runApplies)
+	go func() {
+		n.storing.Wait()
+		close(n.stored)
+	}()
+	for _, duty := range []func(){
+		n.publish, n.runLeases, n.runCompaction, n.runTrim, n.reserve.run, n.rotator.run, n.keepClusterVersion,
+	} {
+		n.duties.Go(duty)
+	}
+	return n, nil
+}
 
 // Stop hands leadership over if another member can take it, fails all that
 // waits with ErrStopped, and returns when the node no longer uses journal or
-// store. It does not need a quorum; when ctx ends it stops handing over.
-func (n *Node) Stop(ctx context.Context) {}
+// store. It does not need a quorum. When ctx ends first, Stop returns its
+// error, and journal and store may still be in use.
+func (n *Node) Stop(ctx context.Context) error {
+	n.handOver(ctx)
+	n.stop()
+	ended := make(chan struct{})
+	go func() {
+		n.duties.Wait()
+		<-n.raftEnded
+		<-n.stored
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("stopping raft: %w", ctx.Err())
+	}
+	n.failOnce.Do(func() { close(n.done) })
+	return nil
+}
+
+// fail ends the node for the given reason. The first reason counts.
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.err = err
+		close(n.done)
+	})
+	n.stop()
+}
+
+// die is fail for the raft goroutine, which it ends. raft calls it in the midst
+// of its work, from which there is no way back.
+func (n *Node) die(err error) {
+	n.fail(err)
+	runtime.Goexit()
+}
 
 // Ready is closed when this member has published itself in the cluster, which
 // needs a leader and a quorum: from then on it can serve clients.
-func (n *Node) Ready() <-chan struct{} { return nil }
+func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Done is closed when the node can no longer work. Err tells why.
-func (n *Node) Done() <-chan struct{} { return nil }
+func (n *Node) Done() <-chan struct{} { return n.done }
 
-// Err is the reason for Done: nil after Stop, ErrRemoved after the member was
-// removed, else the failure of a disk, naming the file.
-func (n *Node) Err() error { return nil }
+// Err is the reason why Done is closed: nil after Stop, ErrRemoved after the
+// member was removed, else a failure, of a disk mostly, naming the file.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
 
 // Status returns the node's present view.
-func (n *Node) Status() Status { return Status{} }
-
-// LeaderChanged returns a channel that is closed at the next change of leader,
-// its loss included.
-func (n *Node) LeaderChanged() <-chan struct{} { return nil }
+func (n *Node) Status() Status {
+	return Status{
+		ID:        n.o.ID,
+		Leader:    n.leader.Load(),
+		Term:      n.term.Load(),
+		Commit:    n.commit.Load(),
+		Applied:   n.applied.Load(),
+		IsLearner: n.learner.Load(),
+	}
+}
 
 // NextID returns an id that no member of the cluster has given before, never 0
 // and never above 2^63-1.
-func (n *Node) NextID() uint64 { return 0 }
-
-// RequestTimeout is how long a request waits for its outcome.
-func (n *Node) RequestTimeout() time.Duration { return 0 }
-
-// Propose replicates a request and returns its outcome after this member has
-// applied it. The node fills the request's header id. The request must not be
-// changed afterwards, even when Propose returned early. The error is one of
-// this package's, or store.ErrNoSpace; errors of the request itself are in the
-// result.
-func (n *Node) Propose(ctx context.Context, r *pb.InternalRaftRequest) (store.Result, error) {
-	return store.Result{}, nil
+func (n *Node) NextID() uint64 {
+	for {
+		if id := n.nextID.Add(1) & (1<<63 - 1); id != 0 {
+			return id
+		}
+	}
 }
 
-// ReadIndex returns when everything that was acknowledged anywhere in the
-// cluster before the call is in this member's store.
-func (n *Node) ReadIndex(ctx context.Context) error { return nil }
+// RequestTimeout is how long a request waits for its outcome: etcd's 5 seconds
+// for queueing, computation and disk, and two elections.
+func (n *Node) RequestTimeout() time.Duration { return 5*time.Second + 2*n.electionTimeout() }
 
-// WaitApplied returns when everything that is committed as far as this member
-// knows has been applied, after at most one second.
-func (n *Node) WaitApplied(ctx context.Context) error { return nil }
+func (n *Node) electionTimeout() time.Duration { return time.Duration(n.o.ElectionTicks) * n.o.Tick }
 
-// Step takes in a message from another member.
-func (n *Node) Step(ctx context.Context, m *raftpb.Message) error { return nil }
-
-// TransferLeadership hands leadership to a voting member and returns when it
-// leads. Only the leader can do this.
-func (n *Node) TransferLeadership(ctx context.Context, to uint64) error { return nil }
-
-// Members returns the members of the cluster by id; linearizable waits for a
-// read index first.
-func (n *Node) Members(ctx context.Context, linearizable bool) ([]*pb.Member, error) {
-	return nil, nil
+// setApplied publishes what has been applied.
+func (n *Node) setApplied(index, term uint64, cs *raftpb.ConfState) {
+	n.appliedState.Store(&raftpb.SnapshotMetadata{ConfState: cs, Index: new(index), Term: new(term)})
+	n.applied.Store(index)
+	proposalsApplied.Set(float64(index))
+	n.appliedWaits.reach(index)
 }
 
-// MemberAdd adds a member that is not yet there and returns it and all members.
-func (n *Node) MemberAdd(ctx context.Context, peerURLs []string, learner bool) (*pb.Member, []*pb.Member, error) {
-	return nil, nil, nil
+// dutyContext is a context for one of the node's own requests. It ends with the
+// request timeout, or when the node stops.
+func (n *Node) dutyContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(n.ctx, n.RequestTimeout())
 }
 
-// MemberRemove removes a member for ever.
-func (n *Node) MemberRemove(ctx context.Context, id uint64) ([]*pb.Member, error) { return nil, nil }
-
-// MemberUpdate changes a member's peer URLs.
-func (n *Node) MemberUpdate(ctx context.Context, id uint64, peerURLs []string) ([]*pb.Member, error) {
-	return nil, nil
-}
-
-// MemberPromote makes a learner that has caught up a voting member.
-func (n *Node) MemberPromote(ctx context.Context, id uint64) ([]*pb.Member, error) { return nil, nil }
-
-// LeaseRenew extends a lease to its full time to live and returns that, in seconds.
-func (n *Node) LeaseRenew(ctx context.Context, id int64) (int64, error) { return 0, nil }
-
-// LeaseTimeToLive returns what is left of a lease, and its keys if wanted. The
-// header is empty.
-func (n *Node) LeaseTimeToLive(ctx context.Context, id int64, keys bool) (*pb.LeaseTimeToLiveResponse, error) {
-	return nil, nil
-}
+func idString(id uint64) string { return fmt.Sprintf("%x", id) }

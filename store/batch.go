@@ -80,3 +80,11 @@ func batchID(data []byte) (uint64, error) {
 	}
 	return binary.BigEndian.Uint64(data[1:]), nil
 }
+
+// BatchID returns the id of an encoded batch, or 0 if data holds none.
+func BatchID(data []byte) uint64 {
+	if len(data) < batchHeaderSize || data[0] != batchVersion {
+		return 0
+	}
+	return binary.BigEndian.Uint64(data[1:])
+}

@@ -1,0 +1,99 @@
+package raftnode
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// appendWork is something for the append goroutine, which alone writes to the
+// journal: a message of raft, or another use of the journal.
+type appendWork struct {
+	message *raftpb.Message
+	do      func() error
+}
+
+// runAppends is the append goroutine. All that waits for it becomes one journal
+// frame with one fdatasync; then raft is told.
+func (n *Node) runAppends() {
+	for {
+		work, ok := n.appends.take(n.ctx.Done())
+		if !ok {
+			return
+		}
+		var f frame
+		for _, w := range work {
+			if w.message != nil {
+				f.add(w.message)
+				continue
+			}
+			// In its place among the appends: they may have been counted on.
+			if !n.append(&f) {
+				return
+			}
+			if err := w.do(); err != nil {
+				n.fail(err)
+				return
+			}
+		}
+		if !n.append(&f) {
+			return
+		}
+	}
+}
+
+// append writes what f has gathered and empties it.
+func (n *Node) append(f *frame) bool {
+	if f.hs != nil || len(f.entries) > 0 {
+		if err := n.o.Journal.Append(f.entries, f.hs, f.sync(n.saved)); err != nil {
+			n.fail(fmt.Errorf("appending to the journal: %w", err))
+			return false
+		}
+		if f.hs != nil {
+			n.saved = f.hs
+		}
+	}
+	if f.messages > 0 || len(f.responses) > 0 {
+		n.in.report(stored{responses: f.responses, appends: f.messages})
+	}
+	*f = frame{}
+	return true
+}
+
+// frame is what several MsgStorageAppend want to be written, as one.
+type frame struct {
+	entries   []*raftpb.Entry
+	hs        *raftpb.HardState
+	responses []*raftpb.Message
+	messages  int // those with entries
+}
+
+// add takes in the next message. Its entries replace those before from the
+// same index on.
+func (f *frame) add(m *raftpb.Message) {
+	if es := m.GetEntries(); len(es) > 0 {
+		f.messages++
+		first := es[0].GetIndex()
+		for len(f.entries) > 0 && f.entries[len(f.entries)-1].GetIndex() >= first {
+			f.entries = f.entries[:len(f.entries)-1]
+		}
+		if len(f.entries) == 0 {
+			f.entries = es
+		} else {
+			// Never in place: the slices are raft's.
+			f.entries = append(f.entries[:len(f.entries):len(f.entries)], es...)
+		}
+	}
+	// raft leaves all three fields out of a message that changes none of them.
+	if m.Term != nil {
+		f.hs = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	}
+	f.responses = append(f.responses, m.GetResponses()...)
+}
+
+// sync reports whether the frame must be durable before raft is told. Nothing
+// rests on a commit index that has moved.
+func (f *frame) sync(saved *raftpb.HardState) bool {
+	return len(f.entries) > 0 ||
+		f.hs != nil && (f.hs.GetTerm() != saved.GetTerm() || f.hs.GetVote() != saved.GetVote())
+}

@@ -1,0 +1,42 @@
+package raftnode
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.uber.org/zap"
+)
+
+// raftLogger passes raft's log on. Of messages raft prints types, terms and
+// indexes, never the data of entries.
+type raftLogger struct {
+	*zap.SugaredLogger
+	die func(error)
+}
+
+var _ raft.Logger = (*raftLogger)(nil)
+
+func newRaftLogger(lg *zap.Logger, die func(error)) *raftLogger {
+	return &raftLogger{lg.WithOptions(zap.AddCallerSkip(0)).Sugar(), die}
+}
+
+// Warning implements raft.Logger.
+func (l *raftLogger) Warning(v ...any) { l.Warn(v...) }
+
+// Warningf implements raft.Logger.
+func (l *raftLogger) Warningf(format string, v ...any) { l.Warnf(format, v...) }
+
+// Fatal, Fatalf, Panic and Panicf are how raft says that it cannot go on: what
+// it was handed contradicts what it knows. The member ends in order.
+
+// Fatal implements raft.Logger.
+func (l *raftLogger) Fatal(v ...any) { l.die(fmt.Errorf("raft: %s", fmt.Sprint(v...))) }
+
+// Fatalf implements raft.Logger.
+func (l *raftLogger) Fatalf(format string, v ...any) { l.die(fmt.Errorf("raft: "+format, v...)) }
+
+// Panic implements raft.Logger.
+func (l *raftLogger) Panic(v ...any) { l.die(fmt.Errorf("raft: %s", fmt.Sprint(v...))) }
+
+// Panicf implements raft.Logger.
+func (l *raftLogger) Panicf(format string, v ...any) { l.die(fmt.Errorf("raft: "+format, v...)) }
