@@ -144,7 +144,11 @@ func New(o Options) *API {
 		{&healthpb.Health_ServiceDesc, health.NewServer()}, // SERVING for the service ""
 	}
 	a.methods = methodsOf(o.ExtensiveMetrics, a.services)
-	go a.leaderless.watchLeader(a.hasLeader, o.Tick*time.Duration(o.ElectionTicks), a.stop)
+	elections := time.NewTicker(o.Tick * time.Duration(o.ElectionTicks))
+	go func() {
+		defer elections.Stop()
+		a.leaderless.watchLeader(a.hasLeader, elections.C, a.stop)
+	}()
 	return a
 }
 

@@ -28,6 +28,7 @@ var statuses = map[error]error{
 	store.ErrNotLearner:                 rpctypes.ErrGRPCMemberNotLearner,
 	store.ErrTooManyLearners:            rpctypes.ErrGRPCTooManyLearners,
 	raftnode.ErrNotEnoughStartedMembers: status.Error(codes.Unknown, rpctypes.ErrMemberNotEnoughStarted.Error()),
+	raftnode.ErrUnhealthy:               rpctypes.ErrGRPCUnhealthy,
 	raftnode.ErrLearnerNotReady:         rpctypes.ErrGRPCLearnerNotReady,
 	raftnode.ErrBadLeaderTransferee:     rpctypes.ErrGRPCBadLeaderTransferee,
 

@@ -45,16 +45,14 @@ func (l *leaderless) cancelAll() {
 	}
 }
 
-// watchLeader looks for a leader once every election timeout until stop is closed.
-func (l *leaderless) watchLeader(hasLeader func() bool, election time.Duration, stop <-chan struct{}) {
-	tick := time.NewTicker(election)
-	defer tick.Stop()
+// watchLeader looks for a leader at every tick, one an election timeout, until stop is closed.
+func (l *leaderless) watchLeader(hasLeader func() bool, ticks <-chan time.Time, stop <-chan struct{}) {
 	missed := 0
 	for {
 		select {
 		case <-stop:
 			return
-		case <-tick.C:
+		case <-ticks:
 		}
 		if hasLeader() {
 			missed = 0

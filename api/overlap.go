@@ -15,8 +15,8 @@ import (
 // The rule is etcd's, with its corners, since a client that was accepted by etcd must be accepted here and the other way
 // round. The branches of one nested transaction may write the same keys, as only one of them will run. A put of this
 // level, or of a nested transaction, is held against the deletes of this level and of the nested transactions before it,
-// but a nested delete is not held against puts that came before. A range that ends at or before its beginning, and
-// that includes "from key" deletes, whose end is the byte 0, counts as its first key alone.
+// but a nested delete is not held against puts that came before. A range that ends at or before its beginning overlaps
+// nothing, and that includes "from key" deletes, whose end is the byte 0.
 func checkOverlaps(ops []*pb.RequestOp) error {
 	if writes(ops) < 2 {
 		return nil
@@ -110,11 +110,10 @@ func collectWrites(ops []*pb.RequestOp) (writeSet, error) {
 type span struct{ begin, end string }
 
 func spanOf(key, end []byte) span {
-	s := span{begin: string(key), end: string(end)}
-	if s.end <= s.begin {
-		s.end = s.begin + "\x00" // one key
+	if len(end) == 0 {
+		return span{begin: string(key), end: string(key) + "\x00"}
 	}
-	return s
+	return span{begin: string(key), end: string(end)}
 }
 
 // spans is a set of keys: spans in order that neither overlap nor touch.
@@ -122,6 +121,9 @@ type spans []span
 
 func (s *spans) add(more ...span) {
 	for _, n := range more {
+		if n.end <= n.begin {
+			continue
+		}
 		// Spans i to j-1 overlap or touch n and are merged into it.
 		i := sort.Search(len(*s), func(i int) bool { return (*s)[i].end >= n.begin })
 		j := i
