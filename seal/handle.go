@@ -26,9 +26,9 @@ type handle struct {
 	aead cipher.AEAD
 	hdr  header
 
-	reopen  []vfs.OpenOption // for a reader: what it was opened with
-	writer  *writer          // of a file being written through Create
-	segment *Segment         // of a journal segment open for appending
+	open    func() (vfs.File, error) // opens the file of that name again
+	writer  *writer                  // of a file being written through Create
+	segment *Segment                 // of a journal segment open for appending
 }
 
 // register makes h known under path. The caller holds the lock of the name, and
@@ -83,8 +83,8 @@ func (fs *FS) unlink(path string) {
 
 // openFile opens the sealed file at path: its descriptor, header and file key.
 // A header cut short gives errNoHeader. The caller holds the lock of the name.
-func (fs *FS) openFile(path string, opts ...vfs.OpenOption) (*handle, error) {
-	file, err := fs.base.Open(path, opts...)
+func (fs *FS) openFile(path string, open func() (vfs.File, error)) (*handle, error) {
+	file, err := open()
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (fs *FS) openFile(path string, opts ...vfs.OpenOption) (*handle, error) {
 		file.Close()
 		return nil, err
 	}
-	h.reopen = opts
+	h.open = open
 	return h, nil
 }
 

@@ -27,6 +27,9 @@ type SegmentEnd struct {
 	// Torn says that there is more behind Offset: the frame that was being
 	// written when the machine stopped. It had not been synced.
 	Torn bool
+	// Ended says that the segment has an end mark: its writer went on to the
+	// next one.
+	Ended bool
 }
 
 // scan opens one frame after the other of a log of the given physical size and
@@ -75,7 +78,7 @@ func (h *handle) scan(size int64, visit func(f Frame, data []byte) error) (Segme
 // openLogFrame opens a frame of a log. What it returns is valid until s is used
 // again.
 func (h *handle) openLogFrame(s *scratch, index uint64, word uint32, frame []byte) ([]byte, [markSize]byte, error) {
-	s.text = sized(s.text, int(word))
+	s.text = sized(s.text, len(frame)-overhead)
 	text, err := s.open(s.text[:0], h.aead, index, word, frame)
 	if err != nil {
 		return nil, [markSize]byte{}, err
@@ -114,7 +117,7 @@ func (h *handle) classify(w *window, s *scratch, offset int64, index uint64) (to
 	switch {
 	case len(first) < sector:
 		return true, nil // cut within a sector: the file's size was not synced either
-	case !ok || h.hdr.length != 0 && offset+n > w.size:
+	case !ok || h.kind == KindJournal && offset+n > w.size:
 		return false, altered(h.kind, h.name, offset, "a frame has an impossible length")
 	case end > offset+n:
 		return false, altered(h.kind, h.name, offset, "a frame does not open, and it is not the last")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -20,10 +19,12 @@ var (
 	ErrSegmentFull = errors.New("segment is full")
 )
 
-// A Segment is a journal segment open for appending. It has its full length,
-// zeroed and synced, from the beginning, so that appending changes no metadata.
+// A Segment is an open journal segment. It has its full length, zeroed and
+// synced, from the beginning, so that appending changes no metadata. Its last
+// sector is kept for the end mark.
 //
-// One goroutine appends and syncs; the other methods may be called at any time.
+// One goroutine appends, syncs and ends; the other methods may be called at any
+// time.
 type Segment struct {
 	h *handle
 
@@ -31,13 +32,19 @@ type Segment struct {
 
 	mu     sync.Mutex
 	end    SegmentEnd
-	dirty  bool // a frame is written but not synced
-	failed error
+	dirty  bool  // a frame is written but not synced
+	over   error // why nothing more is appended, if so
+	failed error // the first failure to write or sync
 }
 
+// SegmentSize returns the size of the smallest segment with room for one frame
+// of n bytes of payload.
+func SegmentSize(n int) int64 { return headerSize + int64(logFrameSize(n)) + sector }
+
 // CreateSegment makes a segment of at least size bytes. It appears under its
-// name with everything durable: header, length, zeros. That takes a while and is
-// meant to be done in the background, before the segment is needed.
+// name with everything durable: header, length, zeros; and if there was a file of
+// that name, which must not be open, it is replaced in that instant. That takes a
+// while and is meant to be done in the background, before the segment is needed.
 func (fs *FS) CreateSegment(name string, size int64) (*Segment, error) {
 	path, err := fs.segmentPath(name)
 	if err != nil {
@@ -64,12 +71,10 @@ func (fs *FS) segmentPath(name string) (string, error) {
 }
 
 func (fs *FS) createSegment(path string, size int64) (*Segment, error) {
-	if _, err := fs.base.Stat(path); err == nil {
-		return nil, oserror.ErrExist
-	} else if !oserror.IsNotExist(err) {
-		return nil, err
+	if fs.inUse(path) {
+		return nil, errInUse
 	}
-	size = (max(size, 2*sector) + sector - 1) / sector * sector
+	size = (max(size, SegmentSize(0)) + sector - 1) / sector * sector
 	hdr, err := fs.newHeader(KindJournal, fs.base.PathBase(path), size)
 	if err != nil {
 		return nil, err
@@ -113,8 +118,17 @@ func (fs *FS) startSegment(path string, h *handle) (*Segment, error) {
 	}
 	s := &Segment{h: h, end: SegmentEnd{Offset: headerSize}}
 	h.segment = s
+	fs.unlink(path) // what was resealing or reading a file of that name before
 	fs.register(h, path)
 	return s, nil
+}
+
+var errInUse = errors.New("a file of that name is open")
+
+func (fs *FS) inUse(path string) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return len(fs.open[path]) > 0
 }
 
 // ReuseSegment makes a segment out of an old one that is not open any more: it
@@ -140,16 +154,10 @@ func (fs *FS) ReuseSegment(oldname, newname string) (*Segment, error) {
 }
 
 func (fs *FS) reuseSegment(oldpath, path string) (*Segment, error) {
-	if _, err := fs.base.Stat(path); err == nil {
-		return nil, oserror.ErrExist
+	if fs.inUse(oldpath) || fs.inUse(path) {
+		return nil, errInUse
 	}
-	fs.mu.Lock()
-	inUse := len(fs.open[oldpath]) > 0
-	fs.mu.Unlock()
-	if inUse {
-		return nil, errors.New("it is still open")
-	}
-	old, err := fs.openFile(oldpath)
+	old, err := fs.openFile(oldpath, func() (vfs.File, error) { return fs.base.Open(oldpath) })
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +233,11 @@ func writeZeros(write func([]byte) (int, error), n int64) error {
 func (s *Segment) Append(payload []byte) (Frame, error) {
 	s.mu.Lock()
 	end, err := s.end, s.failed
-	if err == nil && s.dirty {
+	switch {
+	case err != nil:
+	case s.over != nil:
+		err = s.over
+	case s.dirty:
 		err = fmt.Errorf("seal: append to %s: the frame before is not synced yet", s.h.name)
 	}
 	s.mu.Unlock()
@@ -235,24 +247,51 @@ func (s *Segment) Append(payload []byte) (Frame, error) {
 	if len(payload) > MaxPayload {
 		return Frame{}, fmt.Errorf("seal: append to %s: %d bytes are more than a frame holds (%d)", s.h.name, len(payload), MaxPayload)
 	}
-	n := int64(logFrameSize(len(payload)))
-	if end.Offset+n > s.h.hdr.length || end.Tail.Frames >= maxFrames {
+	if !s.Fits(len(payload)) {
 		return Frame{}, ErrSegmentFull
 	}
 	f := Frame{Offset: end.Offset, Index: end.Tail.Frames}
-	if err := s.write(f, payload); err != nil {
+	if err := s.write(f, false, payload); err != nil {
 		return Frame{}, s.fail(fmt.Errorf("seal: append to %s: %w", s.h.name, err))
 	}
 	end.Tail.Frames++
 	copy(end.Tail.Tag[:], s.buf[len(s.buf)-tagSize:])
-	end.Offset += n
+	end.Offset += int64(len(s.buf))
 	s.mu.Lock()
 	s.end, s.dirty = end, true
 	s.mu.Unlock()
 	return f, nil
 }
 
-func (s *Segment) write(f Frame, payload []byte) error {
+// End writes and syncs the end mark: an empty frame in the last sector, marked
+// final, whose index is the number of frames before it. Nothing can be appended
+// afterwards.
+func (s *Segment) End() error {
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	end := s.end
+	s.mu.Unlock()
+	if end.Ended {
+		return nil
+	}
+	err := s.write(Frame{Offset: s.h.hdr.length - sector, Index: end.Tail.Frames}, true, nil)
+	if err == nil {
+		err = s.syncData()
+	}
+	if err != nil {
+		return s.fail(fmt.Errorf("seal: end %s: %w", s.h.name, err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end.Ended = true
+	s.over = fmt.Errorf("seal: append to %s: it has ended", s.h.name)
+	return nil
+}
+
+// write leaves the sealed frame in s.buf.
+func (s *Segment) write(f Frame, final bool, payload []byte) error {
 	scratch := getScratch()
 	defer scratch.release()
 	text := scratch.logText([markSize]byte{}, payload)
@@ -262,7 +301,7 @@ func (s *Segment) write(f Frame, payload []byte) error {
 		return errClosed
 	}
 	s.buf = sized(s.buf, 0)
-	s.buf = scratch.seal(s.buf, s.h.aead, f.Index, false, text)
+	s.buf = scratch.seal(s.buf, s.h.aead, f.Index, final, text)
 	if _, err := s.h.file.WriteAt(s.buf, f.Offset); err != nil {
 		return err
 	}
@@ -282,27 +321,32 @@ func (s *Segment) Sync() error {
 	if err != nil || !dirty {
 		return err
 	}
-	s.h.mu.RLock()
-	if s.h.file == nil {
-		err = errClosed
-	} else {
-		err = s.h.file.SyncData()
-	}
-	s.h.mu.RUnlock()
-	if err != nil {
+	if err := s.syncData(); err != nil {
 		return s.fail(fmt.Errorf("seal: sync %s: %w", s.h.name, err))
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.dirty = false
-	s.mu.Unlock()
 	return nil
 }
 
+func (s *Segment) syncData() error {
+	s.h.mu.RLock()
+	defer s.h.mu.RUnlock()
+	if s.h.file == nil {
+		return errClosed
+	}
+	return s.h.file.SyncData()
+}
+
+// fail makes every further write fail with err.
 func (s *Segment) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed = err
-	return err
+	if s.failed == nil {
+		s.failed = err
+	}
+	return s.failed
 }
 
 // Name returns the path of the segment.
@@ -315,51 +359,70 @@ func (s *Segment) Tail() Tail {
 	return s.end.Tail
 }
 
-// Remaining returns how many bytes of payload the next frame can hold, or a
-// negative number if there is no room for a frame.
-func (s *Segment) Remaining() int64 {
+// Offset returns where the next frame goes: how much of the file is used.
+func (s *Segment) Offset() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return min(s.h.hdr.length-s.end.Offset-overhead-logPrefix, MaxPayload)
+	return s.end.Offset
 }
 
-// ReadFrame returns the payload of a frame appended before, or found by
-// ReadSegment. The caller owns it.
+// Size returns the size of the file in bytes.
+func (s *Segment) Size() int64 { return s.h.hdr.length }
+
+// Fits returns whether a frame of n bytes of payload fits into what is left.
+func (s *Segment) Fits(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n <= MaxPayload && s.end.Offset+int64(logFrameSize(n)) <= s.h.hdr.length-sector && s.end.Tail.Frames < maxFrames
+}
+
+// Active returns whether the segment is under the active data key.
+func (s *Segment) Active() bool {
+	s.h.mu.RLock()
+	defer s.h.mu.RUnlock()
+	return s.h.hdr.key == s.h.fs.kr.Active()
+}
+
+// ReadFrame returns the payload of a frame that Append returned, or ReadSegment
+// found. The caller owns it.
 func (s *Segment) ReadFrame(f Frame) ([]byte, error) { return s.h.readFrame(f) }
 
 // Close closes the segment. It does not sync.
 func (s *Segment) Close() error { return s.h.close() }
 
-// A SegmentReader reads single frames of a segment. It is safe for concurrent
-// use.
-type SegmentReader struct{ h *handle }
-
-// OpenSegment opens a segment for reading frames whose place is known.
-func (fs *FS) OpenSegment(name string) (*SegmentReader, error) {
-	h, err := fs.openSegment(name)
+// OpenSegment opens a segment of an earlier process, whose end ReadSegment has
+// found, to read single frames and to end it. Nothing can be appended to it:
+// after an unclean stop a torn frame may stand where the next one would go.
+func (fs *FS) OpenSegment(name string, end SegmentEnd) (*Segment, error) {
+	h, err := fs.openSegment(name, true)
 	if err != nil {
 		return nil, err
 	}
-	return &SegmentReader{h: h}, nil
+	s := &Segment{h: h, end: end, over: fmt.Errorf("seal: append to %s: it was written by an earlier process", h.name)}
+	fs.mu.Lock()
+	h.segment = s
+	fs.mu.Unlock()
+	return s, nil
 }
 
-// ReadFrame returns the payload of the frame at f. The caller owns it.
-func (r *SegmentReader) ReadFrame(f Frame) ([]byte, error) { return r.h.readFrame(f) }
-
-// Close closes the reader.
-func (r *SegmentReader) Close() error { return r.h.close() }
-
-func (fs *FS) openSegment(name string) (*handle, error) {
+func (fs *FS) openSegment(name string, write bool) (*handle, error) {
 	path, err := fs.segmentPath(name)
 	if err != nil {
 		return nil, err
 	}
 	defer fs.names.lock(path)()
-	h, err := fs.openFile(path)
+	if _, err := fs.base.Stat(path); err != nil {
+		return nil, err // OpenReadWrite would create it
+	}
+	open := func() (vfs.File, error) { return fs.base.Open(path) }
+	if write {
+		open = func() (vfs.File, error) { return fs.base.OpenReadWrite(path, writeCategory) }
+	}
+	h, err := fs.openFile(path, open)
+	if errors.Is(err, errNoHeader) {
+		err = altered(KindJournal, path, 0, "%v", err)
+	}
 	if err != nil {
-		if errors.Is(err, errNoHeader) {
-			err = altered(KindJournal, path, 0, "%v", err)
-		}
 		return nil, err
 	}
 	fs.register(h, path)
@@ -402,12 +465,12 @@ func (h *handle) readFrame(f Frame) ([]byte, error) {
 }
 
 // ReadSegment gives the frames of a segment, in order, to fn, which must not keep
-// payload, and returns where the segment ends. If the segment is open for
-// appending, it ends with the last frame appended; else what stands behind the
-// last frame is examined, and an *Error is returned unless it is nothing, or the
-// one frame that a crash can tear.
+// payload, and returns where the segment ends. If the segment is open, it ends
+// with the last frame appended; else what stands behind the last frame is
+// examined, and an *Error is returned unless it is nothing, or the one frame that
+// a crash can tear.
 func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (SegmentEnd, error) {
-	h, err := fs.openSegment(name)
+	h, err := fs.openSegment(name, false)
 	if err != nil {
 		return SegmentEnd{}, err
 	}
@@ -421,20 +484,51 @@ func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (
 	if info.Size() != h.hdr.length {
 		return SegmentEnd{}, altered(KindJournal, h.name, info.Size(), "the segment has %d bytes, but was made with %d", info.Size(), h.hdr.length)
 	}
-	return h.scan(fs.liveEnd(h.name, info.Size()), fn)
+	live, isLive := fs.liveEnd(h.name)
+	size := h.hdr.length - sector
+	if isLive {
+		size = live.Offset
+	}
+	end, err := h.scan(size, fn)
+	if err != nil {
+		return end, err
+	}
+	if isLive {
+		return live, nil
+	}
+	end.Ended, err = h.readEndMark(end)
+	return end, err
 }
 
-// liveEnd returns up to where the log at path may be read: if it is being
-// written, the end of the last whole frame, else size.
-func (fs *FS) liveEnd(path string, size int64) int64 {
+// readEndMark returns whether the segment has an end mark. If it has, it must
+// count the frames that were found: otherwise some are missing.
+func (h *handle) readEndMark(end SegmentEnd) (bool, error) {
+	s := getScratch()
+	defer s.release()
+	s.buf = sized(s.buf, sector)
+	offset := h.hdr.length - sector
+	if err := h.readAt(s.buf, offset); err != nil {
+		return false, err
+	}
+	if lastNonZero(s.buf) == 0 {
+		return false, nil
+	}
+	if _, _, err := h.openLogFrame(s, end.Tail.Frames, (sector-overhead)|finalBit, s.buf); err != nil {
+		return false, altered(h.kind, h.name, offset, "there are %d frames, and the end mark does not open for as many", end.Tail.Frames)
+	}
+	return true, nil
+}
+
+// liveEnd returns where the segment at path ends, if it is open.
+func (fs *FS) liveEnd(path string) (SegmentEnd, bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for h := range fs.open[path] {
 		if h.segment != nil {
 			h.segment.mu.Lock()
-			size = h.segment.end.Offset
-			h.segment.mu.Unlock()
+			defer h.segment.mu.Unlock()
+			return h.segment.end, true
 		}
 	}
-	return size
+	return SegmentEnd{}, false
 }

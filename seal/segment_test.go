@@ -71,6 +71,9 @@ func TestSmoke(t *testing.T) {
 		if err != nil || len(p) != 7000 {
 			t.Fatal(err)
 		}
+		if err := s.End(); err != nil {
+			t.Fatal(err)
+		}
 		s.Close()
 		check()
 		s, err = fs.ReuseSegment(dir+"/1.journal", dir+"/2.journal")
