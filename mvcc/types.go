@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"cmp"
 	"errors"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -22,10 +23,13 @@ type Rev struct {
 	Sub  int32
 }
 
-// less reports whether r came before o.
-func (r Rev) less(o Rev) bool {
-	return r.Main < o.Main || (r.Main == o.Main && r.Sub < o.Sub)
+// compare is negative if r came before o, positive if it came after it.
+func (r Rev) compare(o Rev) int {
+	return cmp.Or(cmp.Compare(r.Main, o.Main), cmp.Compare(r.Sub, o.Sub))
 }
+
+// less reports whether r came before o.
+func (r Rev) less(o Rev) bool { return r.compare(o) < 0 }
 
 // Meta is what is known about a key without reading its value. The fields mean what they mean in mvccpb.KeyValue.
 type Meta struct {
@@ -63,7 +67,8 @@ type Event struct {
 	KV   *mvccpb.KeyValue // of a deletion: the key and the revision of the deletion
 	Raw  []byte           // KV in wire encoding
 
-	prev Rev // the version of the key before this revision; zero if there was none
+	prev     Rev // the version of the key before this revision; zero if there was none
+	replaced Rev // the version that this change replaced, which may be of the same revision; zero if there was none
 }
 
 // HasPrev reports whether the key existed before the revision of the event.

@@ -1,0 +1,333 @@
+package mvcc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// fromKey as the end of a range means that there is no end.
+var fromKey = []byte{0}
+
+// Range returns the keys in [key, end). An empty end means the one key; end "\x00" means all keys from key on. The
+// errors are ErrFutureRevision, ErrCompacted, that of ctx, or what the disk said.
+func (v *View) Range(ctx context.Context, key, end []byte, o RangeOptions) (RangeResult, error) {
+	rangesTotal.Inc()
+	rev, err := revisionToRead(o.Rev, v.revision, v.compact)
+	if err != nil {
+		return RangeResult{}, err
+	}
+	rd := reader{db: v.db}
+	if rev == v.revision {
+		res, err := rd.current(ctx, v.tree, key, end, o)
+		if err == nil && len(res.KVs) > 0 && res.Count > int64(len(res.KVs)) {
+			v.db.trees.remember(v.revision, v.tree) // the rest will be asked for at this revision
+		}
+		return res, err
+	}
+	if t, ok := v.db.trees.lookup(rev, v.tree); ok {
+		return rd.current(ctx, t, key, end, o)
+	}
+	return rd.historical(ctx, key, end, rev, o)
+}
+
+// revisionToRead checks the revision that a reader asks for, as etcd does.
+func revisionToRead(rev, current, compact int64) (int64, error) {
+	switch {
+	case rev > current:
+		return 0, ErrFutureRevision
+	case rev <= 0:
+		return current, nil
+	case rev < compact:
+		return 0, ErrCompacted
+	}
+	return rev, nil
+}
+
+// reader fetches messages. What it returns lies in memory of its own.
+type reader struct {
+	db      *DB
+	pending func(Rev) []byte // messages that are not in the engine yet; nil: there are none
+	buf     []byte
+	arena   []byte
+}
+
+// current answers from an index of the keys at the revision to read.
+func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOptions) (res RangeResult, err error) {
+	if len(end) == 0 {
+		m, ok := t.get(key)
+		if !ok {
+			return res, nil
+		}
+		res.Count = 1
+		switch {
+		case o.CountOnly:
+			return res, nil
+		case o.KeysOnly:
+			res.KVs = []*mvccpb.KeyValue{keyOnly(bytes.Clone(key), m)}
+			return res, nil
+		}
+		raw, err := r.get(key, m.Mod)
+		if err != nil {
+			return RangeResult{}, err
+		}
+		kv := new(mvccpb.KeyValue)
+		if err := decodeMessage(raw, kv); err != nil {
+			return RangeResult{}, fmt.Errorf("mvcc: message of revision %d: %w", m.Mod.Main, err)
+		}
+		res.KVs, res.Raw = []*mvccpb.KeyValue{kv}, [][]byte{raw}
+		return res, nil
+	}
+	if bytes.Equal(end, fromKey) {
+		end = nil
+		res.Count = int64(t.len() - t.rank(key))
+	} else {
+		res.Count = int64(max(t.rank(end)-t.rank(key), 0))
+	}
+	n := res.Count
+	if o.Limit > 0 {
+		n = min(n, o.Limit)
+	}
+	if o.CountOnly || n == 0 {
+		return res, nil
+	}
+	kvs := make([]mvccpb.KeyValue, n)
+	res.KVs = make([]*mvccpb.KeyValue, 0, n)
+	c := t.seek(key, end)
+	if o.KeysOnly {
+		for i := range kvs {
+			fillKey(&kvs[i], r.keep(c.key()), c.meta())
+			res.KVs = append(res.KVs, &kvs[i])
+			c.next()
+		}
+		return res, nil
+	}
+	w, err := r.walk(key, end)
+	if err != nil {
+		return RangeResult{}, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	res.Raw = make([][]byte, 0, n)
+	for i := range kvs {
+		if i&63 == 0 && ctx.Err() != nil {
+			return RangeResult{}, ctx.Err()
+		}
+		m := c.meta()
+		raw, err := w.fetch(c.key(), m.Mod)
+		if err != nil {
+			return RangeResult{}, err
+		}
+		if err := decodeMessage(raw, &kvs[i]); err != nil {
+			return RangeResult{}, fmt.Errorf("mvcc: message of revision %d: %w", m.Mod.Main, err)
+		}
+		res.KVs, res.Raw = append(res.KVs, &kvs[i]), append(res.Raw, raw)
+		c.next()
+	}
+	return res, nil
+}
+
+func keyOnly(key []byte, m Meta) *mvccpb.KeyValue {
+	kv := new(mvccpb.KeyValue)
+	fillKey(kv, key, m)
+	return kv
+}
+
+func fillKey(kv *mvccpb.KeyValue, key []byte, m Meta) {
+	kv.Key, kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease = key, m.Create, m.Mod.Main, m.Version, m.Lease
+}
+
+// keep copies b into the reader's memory.
+func (r *reader) keep(b []byte) []byte {
+	if len(b) > cap(r.arena)-len(r.arena) {
+		r.arena = make([]byte, 0, max(len(b), min(2*cap(r.arena), 256<<10), 4<<10))
+	}
+	n := len(r.arena)
+	r.arena = append(r.arena, b...)
+	return r.arena[n:len(r.arena):len(r.arena)]
+}
+
+// get returns the message of a version that exists.
+func (r *reader) get(key []byte, rev Rev) ([]byte, error) {
+	if r.pending != nil {
+		if raw := r.pending(rev); raw != nil {
+			return raw, nil
+		}
+	}
+	r.buf = appendVersionKey(r.buf[:0], key, rev)
+	v, closer, err := r.db.pebble.Get(r.buf)
+	if err != nil {
+		return nil, r.db.readError(rev, err)
+	}
+	raw := append(make([]byte, 0, len(v)), v...)
+	return raw, closer.Close()
+}
+
+func (db *DB) readError(rev Rev, err error) error {
+	if errors.Is(err, pebble.ErrNotFound) {
+		return fmt.Errorf("mvcc: the store in %s has lost change %d of revision %d; restore the member from its peers or a snapshot",
+			db.dir, rev.Sub, rev.Main)
+	}
+	return fmt.Errorf("mvcc: read change %d of revision %d: %w", rev.Sub, rev.Main, err)
+}
+
+// walker fetches messages of versions of ascending keys.
+type walker struct {
+	*reader
+	it *pebble.Iterator // opened by the first version that is in the engine
+	o  pebble.IterOptions
+}
+
+// walk returns a walker over [key, end); an empty end is no bound.
+func (r *reader) walk(key, end []byte) (*walker, error) {
+	return &walker{reader: r, o: keyBounds(key, end)}, nil
+}
+
+// keyBounds returns the bounds of all versions of the keys in [key, end); an empty end is no bound.
+func keyBounds(key, end []byte) pebble.IterOptions {
+	o := pebble.IterOptions{LowerBound: appendKeyPrefix(nil, key)}
+	if len(end) > 0 {
+		o.UpperBound = appendKeyPrefix(nil, end)
+	} else {
+		o.UpperBound = []byte{spaceKeys + 1, 0}
+	}
+	return o
+}
+
+func (w *walker) close() error {
+	if w.it == nil {
+		return nil
+	}
+	return w.it.Close()
+}
+
+func (w *walker) fetch(key []byte, rev Rev) ([]byte, error) {
+	if w.pending != nil {
+		if raw := w.pending(rev); raw != nil {
+			return raw, nil
+		}
+	}
+	w.buf = appendVersionKey(w.buf[:0], key, rev)
+	if err := w.position(); err != nil {
+		return nil, w.db.readError(rev, err)
+	}
+	v, err := w.it.ValueAndErr()
+	if err != nil {
+		return nil, w.db.readError(rev, err)
+	}
+	return w.keep(v), nil
+}
+
+// position moves the iterator to the key in buf: usually it is the newest version of the next key, or one of the few
+// that were made or deleted since.
+func (w *walker) position() (err error) {
+	found := false
+	if w.it == nil {
+		if w.it, err = w.db.pebble.NewIter(&w.o); err != nil {
+			return err
+		}
+	} else if w.it.Valid() {
+		w.it.NextPrefix()
+		for i := 0; i < 3 && w.it.Valid() && !found; i++ {
+			switch c := compareKeys(w.it.Key(), w.buf); {
+			case c == 0:
+				found = true
+			case c > 0:
+				i = 3
+			default:
+				w.it.Next()
+			}
+		}
+		if !found && w.it.Valid() {
+			found = bytes.Equal(w.it.Key(), w.buf)
+		}
+	}
+	if !found {
+		w.it.SeekGE(w.buf)
+		found = w.it.Valid() && bytes.Equal(w.it.Key(), w.buf)
+	}
+	if !found {
+		if err := w.it.Error(); err != nil {
+			return err
+		}
+		return pebble.ErrNotFound
+	}
+	return nil
+}
+
+// historical answers from the engine alone: it looks at every key of the range, whatever the limit.
+func (r *reader) historical(ctx context.Context, key, end []byte, rev int64, o RangeOptions) (res RangeResult, err error) {
+	single := len(end) == 0
+	switch {
+	case single:
+		end = append(bytes.Clone(key), 0)
+	case bytes.Equal(end, fromKey):
+		end = nil
+	}
+	if len(end) > 0 && bytes.Compare(key, end) >= 0 {
+		return res, nil
+	}
+	bounds := keyBounds(key, end)
+	it, err := r.db.pebble.NewIter(&bounds)
+	if err != nil {
+		return res, fmt.Errorf("mvcc: read revision %d: %w", rev, err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for i, valid := 0, it.First(); valid; i++ {
+		if i&255 == 0 && ctx.Err() != nil {
+			return RangeResult{}, ctx.Err()
+		}
+		k, at, err := decodeVersionKey(it.Key())
+		if err != nil {
+			return RangeResult{}, err
+		}
+		if at.Main > rev {
+			// The versions after it are older.
+			if valid = it.Next(); valid && i&15 == 15 {
+				r.buf = appendVersionKey(r.buf[:0], k, Rev{rev, maxSub})
+				valid = it.SeekGE(r.buf)
+			}
+			continue
+		}
+		lazy := it.LazyValue()
+		if lazy.Len() > 0 {
+			res.Count++
+			if !o.CountOnly && (o.Limit <= 0 || res.Count <= o.Limit) {
+				v, err := it.ValueAndErr()
+				if err != nil {
+					return RangeResult{}, r.db.readError(at, err)
+				}
+				if err := r.add(&res, v, o.KeysOnly); err != nil {
+					return RangeResult{}, r.db.readError(at, err)
+				}
+			}
+		}
+		valid = it.NextPrefix()
+	}
+	if err := it.Error(); err != nil {
+		return RangeResult{}, fmt.Errorf("mvcc: read revision %d: %w", rev, err)
+	}
+	return res, nil
+}
+
+// add appends a message to a result.
+func (r *reader) add(res *RangeResult, raw []byte, keysOnly bool) error {
+	kv := new(mvccpb.KeyValue)
+	if keysOnly {
+		if err := decodeMessage(raw, kv); err != nil {
+			return err
+		}
+		kv.Key, kv.Value = r.keep(kv.Key), nil
+	} else {
+		raw = r.keep(raw)
+		if err := decodeMessage(raw, kv); err != nil {
+			return err
+		}
+		res.Raw = append(res.Raw, raw)
+	}
+	res.KVs = append(res.KVs, kv)
+	return nil
+}
