@@ -1,0 +1,144 @@
+package differential
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+)
+
+// side is one of two servers that are asked the same.
+type side struct {
+	name  string
+	conn  *grpc.ClientConn
+	kv    pb.KVClient
+	lease pb.LeaseClient
+	watch pb.WatchClient
+	maint pb.MaintenanceClient
+
+	// tamper, if set, changes a response before it is compared: a planted
+	// difference.
+	tamper func(resp proto.Message) proto.Message
+}
+
+func dial(t *testing.T, name, target string) *side {
+	conn, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &side{
+		name: name, conn: conn,
+		kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
+		watch: pb.NewWatchClient(conn), maint: pb.NewMaintenanceClient(conn),
+	}
+}
+
+// startEtcd starts a real etcd in this process.
+func startEtcd(t *testing.T) *side {
+	dir := t.TempDir()
+	cfg := embed.NewConfig()
+	cfg.Dir = dir
+	cfg.LogLevel = "fatal"
+	cfg.UnsafeNoFsync = true
+	any := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{any}, []url.URL{any}
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{any}, []url.URL{any}
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	select {
+	case <-e.Server.ReadyNotify():
+	case <-time.After(30 * time.Second):
+		t.Fatal("etcd is not ready after 30 s")
+	}
+	return dial(t, "etcd", e.Clients[0].Addr().String())
+}
+
+// call sends a request and returns the response, with what differs between any
+// two servers taken out.
+func (s *side) call(ctx context.Context, r request) (proto.Message, error) {
+	resp, err := s.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if s.tamper != nil {
+		resp = s.tamper(resp)
+	}
+	return neutral(resp), nil
+}
+
+func (s *side) send(ctx context.Context, r request) (proto.Message, error) {
+	switch m := r.message.(type) {
+	case *pb.RangeRequest:
+		if r.stream {
+			return s.rangeStream(ctx, m)
+		}
+		return s.kv.Range(ctx, m)
+	case *pb.PutRequest:
+		return s.kv.Put(ctx, m)
+	case *pb.DeleteRangeRequest:
+		return s.kv.DeleteRange(ctx, m)
+	case *pb.TxnRequest:
+		return s.kv.Txn(ctx, m)
+	case *pb.CompactionRequest:
+		return s.kv.Compact(ctx, m)
+	case *pb.LeaseGrantRequest:
+		return s.lease.LeaseGrant(ctx, m)
+	case *pb.LeaseRevokeRequest:
+		return s.lease.LeaseRevoke(ctx, m)
+	case *pb.LeaseTimeToLiveRequest:
+		return s.lease.LeaseTimeToLive(ctx, m)
+	case *pb.LeaseLeasesRequest:
+		return s.lease.LeaseLeases(ctx, m)
+	case *pb.HashKVRequest:
+		return s.maint.HashKV(ctx, m)
+	case *pb.AlarmRequest:
+		return s.maint.Alarm(ctx, m)
+	}
+	panic(fmt.Sprintf("no call for %T", r.message))
+}
+
+// rangeStream puts the chunks together. How keys are spread over chunks is the
+// server's affair; header, more and count belong to the last.
+func (s *side) rangeStream(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	stream, err := s.kv.RangeStream(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	all := &pb.RangeResponse{}
+	for {
+		chunk, err := stream.Recv()
+		if err != nil {
+			if all.Header != nil && err.Error() == "EOF" {
+				return all, nil
+			}
+			return nil, err
+		}
+		if all.Header != nil {
+			return nil, fmt.Errorf("%s sends a chunk after the one with the header", s.name)
+		}
+		c := chunk.RangeResponse
+		if c.Header == nil && (c.More || c.Count != 0) {
+			return nil, fmt.Errorf("%s sends more or count without a header", s.name)
+		}
+		all.Kvs = append(all.Kvs, c.Kvs...)
+		all.Header, all.More, all.Count = c.Header, c.More, c.Count
+	}
+}
+
+// long tells whether the long forms of the tests are wanted.
+var long = os.Getenv("COFFER_LONG") == "1"
