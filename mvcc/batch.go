@@ -20,6 +20,7 @@ const maxSub = math.MaxInt32
 type Batch struct {
 	db      *DB
 	base    *View
+	first   int64 // revision before the first transaction
 	tree    tree
 	compact int64
 	due     []int64  // compactions of this batch
@@ -41,14 +42,23 @@ func (db *DB) Begin() *Batch {
 	}
 	db.batch = true
 	v := db.view.Load()
-	return &Batch{db: db, base: v, tree: v.tree.edit(), compact: v.compact}
+	return &Batch{db: db, base: v, first: v.revision, tree: v.tree.edit(), compact: v.compact}
 }
 
 // Discard drops the batch and all that was done in it.
 func (b *Batch) Discard() { b.db.batch = false }
 
 // Revision returns the revision that the transactions ended so far have reached.
-func (b *Batch) Revision() int64 { return b.base.revision + int64(len(b.events)) }
+func (b *Batch) Revision() int64 { return b.first + int64(len(b.events)) }
+
+// Advance raises the current revision without a change: a restored store must not hand out revisions again that clients
+// may have seen. It comes before the first transaction.
+func (b *Batch) Advance(rev int64) {
+	if len(b.events) > 0 || b.txn != nil || rev < b.first {
+		panic(fmt.Sprintf("mvcc: cannot advance from revision %d to %d", b.Revision(), rev))
+	}
+	b.first = rev
+}
 
 // CompactRevision returns the compact revision, with compactions of this batch.
 func (b *Batch) CompactRevision() int64 { return b.compact }
@@ -228,7 +238,7 @@ func (t *Txn) Range(ctx context.Context, key, end []byte, o RangeOptions) (Range
 
 // pending returns the message of a change that the batch has not committed yet, nil if it is not one of these.
 func (t *Txn) pending(rev Rev) []byte {
-	i := rev.Main - t.b.base.revision - 1
+	i := rev.Main - t.b.first - 1
 	switch {
 	case i < 0:
 		return nil
@@ -241,7 +251,7 @@ func (t *Txn) pending(rev Rev) []byte {
 // treeAt returns the index at a revision that the batch has reached before.
 func (b *Batch) treeAt(rev int64) tree {
 	t := b.base.tree.edit()
-	for _, evs := range b.events[:rev-b.base.revision] {
+	for _, evs := range b.events[:max(rev-b.first, 0)] {
 		for i := range evs.Events {
 			e := &evs.Events[i]
 			if e.Type == mvccpb.DELETE {

@@ -51,15 +51,28 @@ const (
 
 // Open opens the store in o.Dir, or creates an empty one at revision 1 there.
 func Open(o Options) (*DB, error) {
+	db, err := openEngine(o, false)
+	if err != nil {
+		return nil, err
+	}
+	return db.start()
+}
+
+func openEngine(o Options, create bool) (*DB, error) {
 	e := newEngine(o)
-	p, err := pebble.Open(o.Dir, e.options(o))
+	po := e.options(o)
+	po.ErrorIfExists = create
+	p, err := pebble.Open(o.Dir, po)
 	if err != nil {
 		return nil, fmt.Errorf("mvcc: open store in %s: %w", o.Dir, err)
 	}
-	db := &DB{pebble: p, engine: e, log: e.log, dir: o.Dir, closing: make(chan struct{})}
+	return &DB{pebble: p, engine: e, log: e.log, dir: o.Dir, closing: make(chan struct{})}, nil
+}
+
+// start makes an opened store ready for use, or closes it.
+func (db *DB) start() (*DB, error) {
 	if err := db.load(); err != nil {
-		p.Close()
-		return nil, fmt.Errorf("mvcc: load store in %s: %w", o.Dir, err)
+		return nil, errors.Join(fmt.Errorf("mvcc: load store in %s: %w", db.dir, err), db.pebble.Close())
 	}
 	db.startRemover()
 	reportMetrics(db)
@@ -68,8 +81,15 @@ func Open(o Options) (*DB, error) {
 
 // load reads where the store stands and builds the index.
 func (db *DB) load() error {
+	rec, err := db.storeRecord(keyImporting)
+	if err != nil {
+		return err
+	}
+	if rec != nil {
+		return errors.New("an import into it was interrupted: remove the directory and import again")
+	}
 	v := &View{db: db, revision: firstRevision, compact: neverCompacted}
-	rec, err := db.storeRecord(keyApplied)
+	rec, err = db.storeRecord(keyApplied)
 	if err != nil {
 		return err
 	}

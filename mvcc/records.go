@@ -200,4 +200,5 @@ var (
 	keyApplied   = []byte("applied")   // applied
 	keyScheduled = []byte("scheduled") // revision of the last compaction, 8 bytes
 	keyFinished  = []byte("finished")  // revision of the last compaction whose removal has ended, 8 bytes
+	keyImporting = []byte("importing") // there while an import has not ended
 )
