@@ -47,7 +47,7 @@ func appendVersionKey(dst, key []byte, r Rev) []byte {
 // decodeVersionKey returns the parts of an engine key of the key space. The user key shares memory with it.
 func decodeVersionKey(k []byte) (key []byte, r Rev, err error) {
 	n := len(k) - suffixLen
-	if n < 2 || k[0] != spaceKeys || k[len(k)-1] != suffixLen || k[n-1] != 0 {
+	if n < 3 || k[0] != spaceKeys || k[len(k)-1] != suffixLen || k[n-1] != 0 {
 		return nil, Rev{}, fmt.Errorf("mvcc: malformed version key of %d bytes", len(k))
 	}
 	return k[1 : n-1], decodeRev(k[n:]), nil
