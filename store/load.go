@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -36,15 +35,9 @@ func (s *Store) loadLeases() error {
 	}
 	v := s.db.View()
 	defer v.Close()
-	res, err := v.Range(context.Background(), []byte{0}, []byte{0}, mvcc.RangeOptions{KeysOnly: true})
-	if err != nil {
-		return fmt.Errorf("attaching keys to leases: %w", err)
-	}
-	for _, kv := range res.KVs {
-		if kv.Lease != 0 {
-			// A lease that is gone holds no keys, see moveKey.
-			_ = s.lessor.Attach(kv.Lease, kv.Key)
-		}
-	}
+	v.Leased(func(key []byte, id int64) {
+		// A lease that is gone holds no keys, see moveKey.
+		_ = s.lessor.Attach(id, key)
+	})
 	return nil
 }

@@ -49,7 +49,13 @@ func executeRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision i
 		kvs = kvs[:r.Limit]
 		resp.More = true
 	}
-	if r.KeysOnly && !o.KeysOnly {
+	switch {
+	case o.KeysOnly:
+		// As in etcd, which answers this from its index, where leases are not.
+		for _, kv := range kvs {
+			kv.Lease = 0
+		}
+	case r.KeysOnly:
 		kvs = withoutValues(kvs)
 	}
 	resp.Kvs = kvs

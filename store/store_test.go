@@ -148,6 +148,7 @@ func formatKV(kv *mvccpb.KeyValue) string {
 //	stream [bytes=N] range requests in chunks of N bytes
 //	conf             configuration changes, one entry each:
 //	                 add|add-learner|update|promote|remove ID [URL...]
+//	fill [n=N]       puts N keys k000, k001...
 //	state            what the store knows besides keys
 //	reopen           close and open again
 func TestScripts(t *testing.T) {
@@ -189,6 +190,12 @@ func TestScripts(t *testing.T) {
 			case "conf":
 				for _, l := range parseLines(t, d.Input) {
 					m.changeConf(&out, l.words)
+				}
+			case "fill":
+				var n int
+				d.ScanArgs(t, "n", &n)
+				for i := range n {
+					m.do(put(fmt.Sprintf("k%03d", i), "v"))
 				}
 			case "state":
 				m.formatState(&out)
@@ -258,13 +265,15 @@ func (m *member) changeConf(out *strings.Builder, words []string) {
 	}
 	if res.ConfChange.Err != nil {
 		fmt.Fprintf(out, "error: %v\n", res.ConfChange.Err)
+		return
 	}
+	fmt.Fprintf(out, "%s %d:\n", words[0], id)
 	formatMembers(out, res.ConfChange.Members)
 }
 
 func formatMembers(out *strings.Builder, members []*pb.Member) {
 	for _, mb := range members {
-		fmt.Fprintf(out, "member %d name=%q peer=%v client=%v", mb.ID, mb.Name, mb.PeerURLs, mb.ClientURLs)
+		fmt.Fprintf(out, "  member %d name=%q peer=%v client=%v", mb.ID, mb.Name, mb.PeerURLs, mb.ClientURLs)
 		if mb.IsLearner {
 			out.WriteString(" learner")
 		}
