@@ -105,8 +105,7 @@ func decodeEntry(e Entry) (id uint64, cmds []*pb.InternalRaftRequest, err error)
 	if e.Commands == nil {
 		return DecodeBatch(e.Raft.Data)
 	}
-	id, err = batchID(e.Raft.Data)
-	return id, e.Commands, err
+	return BatchID(e.Raft.Data), e.Commands, checkHeader(e.Raft.Data)
 }
 
 func (b *batch) applyRequests(e Entry, res *EntryResult) error {

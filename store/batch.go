@@ -52,9 +52,10 @@ func EncodeBatch(id uint64, cmds []*pb.InternalRaftRequest) ([]byte, error) {
 // Any error means that the entry was written by another version of Coffer or
 // is damaged.
 func DecodeBatch(data []byte) (id uint64, cmds []*pb.InternalRaftRequest, err error) {
-	if id, err = batchID(data); err != nil {
+	if err := checkHeader(data); err != nil {
 		return 0, nil, err
 	}
+	id = BatchID(data)
 	for b := data[batchHeaderSize:]; len(b) > 0; {
 		raw, n := protowire.ConsumeBytes(b)
 		if n < 0 {
@@ -70,21 +71,20 @@ func DecodeBatch(data []byte) (id uint64, cmds []*pb.InternalRaftRequest, err er
 	return id, cmds, nil
 }
 
-// batchID reads the header of a batch.
-func batchID(data []byte) (uint64, error) {
-	if len(data) < batchHeaderSize {
-		return 0, fmt.Errorf("batch of %d bytes is shorter than its header", len(data))
-	}
-	if data[0] != batchVersion {
-		return 0, fmt.Errorf("batch has version %d, this program knows version %d", data[0], batchVersion)
-	}
-	return binary.BigEndian.Uint64(data[1:]), nil
-}
-
-// BatchID returns the id of an encoded batch, or 0 if data holds none.
+// BatchID returns the id of an entry's batch, 0 if the data is not a batch.
 func BatchID(data []byte) uint64 {
-	if len(data) < batchHeaderSize || data[0] != batchVersion {
+	if checkHeader(data) != nil {
 		return 0
 	}
 	return binary.BigEndian.Uint64(data[1:])
+}
+
+func checkHeader(data []byte) error {
+	if len(data) < batchHeaderSize {
+		return fmt.Errorf("batch of %d bytes is shorter than its header", len(data))
+	}
+	if data[0] != batchVersion {
+		return fmt.Errorf("batch has version %d, this program knows version %d", data[0], batchVersion)
+	}
+	return nil
 }
