@@ -50,15 +50,14 @@ func (v *View) Applied() (index, term uint64) { return v.index, v.term }
 // Get returns what is known about a key at the view's revision, without reading its value.
 func (v *View) Get(key []byte) (Meta, bool) { return v.tree.get(key) }
 
-// Walk calls fn for every key at the view's revision, in their order, until fn returns an error, which it returns.
-// The key is valid only during the call. No value is read.
-func (v *View) Walk(fn func(key []byte, m Meta) error) error {
+// Leased calls fn for every key that is attached to a lease at the view's revision, in the order of keys. The key is
+// valid only during the call.
+func (v *View) Leased(fn func(key []byte, lease int64)) {
 	for c := v.tree.seek(nil, nil); c.valid(); c.next() {
-		if err := fn(c.key(), c.meta()); err != nil {
-			return err
+		if m := c.meta(); m.Lease != 0 {
+			fn(c.key(), m.Lease)
 		}
 	}
-	return nil
 }
 
 // publish makes v the current view.
