@@ -20,8 +20,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	_ "go.etcd.io/etcd/tests/v3/framework/config" // keeps the suite in go.mod
 )
 
 const commonPackage = "go.etcd.io/etcd/tests/v3/common"
