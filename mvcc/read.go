@@ -286,7 +286,9 @@ func (r *reader) historical(ctx context.Context, key, end []byte, rev int64, o R
 		}
 		if at.Main > rev {
 			// The versions after it are older.
-			if valid = it.Next(); valid && i&15 == 15 {
+			if i&15 < 15 {
+				valid = it.Next()
+			} else {
 				r.buf = appendVersionKey(r.buf[:0], k, Rev{rev, maxSub})
 				valid = it.SeekGE(r.buf)
 			}
