@@ -2,6 +2,10 @@ package journal
 
 import (
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
@@ -20,6 +24,16 @@ type Options struct {
 // DefaultSegmentSize is the size of a full-grown segment in bytes.
 const DefaultSegmentSize = 64 << 20
 
+// cacheBytes bounds the entries kept in memory: enough for what raft reads again right after it was appended and
+// for followers that lag a little.
+const cacheBytes = 16 << 20
+
+// maxKeptPayload bounds the memory that is kept for the next frame's payload.
+const maxKeptPayload = 4 << 20
+
+// snapshot names the last entry that a leader's snapshot stands for.
+type snapshot struct{ index, term uint64 }
+
 // An Anchor ties the rest of the data directory to the journal: what is older than the newest anchor is an old
 // copy that was put back, and is refused at start before Pebble is opened.
 type Anchor struct {
@@ -29,54 +43,300 @@ type Anchor struct {
 	KeyringGeneration uint64
 }
 
-// A Journal is the durable raft log of one member.
-type Journal struct{}
+// A Journal is the durable raft log of one member. Its methods may be called concurrently.
+type Journal struct {
+	fs          *seal.FS
+	dir         string
+	segmentSize int64
+	logger      *zap.Logger
 
-var errSkeleton = errors.New("journal: not there yet")
+	// write is held by whoever changes the journal, across the I/O that this takes.
+	write     sync.Mutex
+	failed    error      // set once something could not be written: nothing is written any more
+	segments  []*segment // those that are needed, ascending; the last one is written to
+	next      *nextSegment
+	recycled  *segment // no longer needed, kept to be used again
+	unwritten struct { // goes out with the next frame
+		hardState, cut bool
+	}
+	payload []byte // of the frame being written; its memory is used again
 
-// Open reads the journal in o.Dir.
-func Open(o Options) (*Journal, error) { return nil, errSkeleton }
+	background sync.WaitGroup // goroutines that prepare and remove segments
 
-// HardState returns the last hard state appended; nil if there never was one.
-func (j *Journal) HardState() *raftpb.HardState { return nil }
+	// mu guards what readers see. It changes only once it is durable, and only under write. mu is never held
+	// across I/O.
+	mu    sync.RWMutex
+	state state
+	cache cache
 
-// FirstIndex returns the index of the first entry that Entries can return.
-func (j *Journal) FirstIndex() uint64 { return 0 }
-
-// LastIndex returns the index of the last entry; FirstIndex()-1 if there is none.
-func (j *Journal) LastIndex() uint64 { return 0 }
-
-// Term returns the term of entry i for FirstIndex()-1 <= i <= LastIndex(), else raft.ErrCompacted or raft.ErrUnavailable.
-func (j *Journal) Term(i uint64) (uint64, error) { return 0, errSkeleton }
-
-// Entries returns entries lo to hi-1 as raft.Storage wants: at least one, no more than maxSize bytes beyond that.
-func (j *Journal) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) { return nil, errSkeleton }
-
-// Append writes entries and hard state (either may be nil) as one frame and returns when it is durable. Entries
-// must follow each other; they replace what the log holds from the first one's index on. With sync false, and if
-// only the commit index differs from the last hard state, nothing is written until the next frame is.
-func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync bool) error {
-	return errSkeleton
+	size atomic.Int64 // bytes in use
 }
 
-// Anchor returns the newest anchor, if there is one.
-func (j *Journal) Anchor() (Anchor, bool) { return Anchor{}, false }
+// state is what the journal says.
+type state struct {
+	table     table
+	hardState *raftpb.HardState // nil if there never was one
+	anchor    *Anchor           // nil if there never was one
+	expected  *snapshot         // set between Expect and Reset
+}
+
+var errClosed = errors.New("journal: closed")
+
+// Append makes entries and hs (either may be nil) durable, as one frame and one sync. The indexes of entries must
+// follow each other; they replace what the log holds from the first one's index on. The journal keeps entries and
+// hs, which must not be changed afterwards.
+//
+// With sync false, and if nothing but the commit index of hs is new, nothing is written: the commit index goes out
+// with the next frame, and an earlier one may be found after a crash, which raft allows.
+//
+// A write or sync that failed is not tried again, because what the disk then holds is unknown: every later call
+// returns the same error, and the process has to end.
+func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync bool) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	var runs []run
+	for i, e := range entries {
+		if want := entries[0].GetIndex() + uint64(i); e.GetIndex() != want {
+			return fmt.Errorf("journal: appending entry %d where %d belongs", e.GetIndex(), want)
+		}
+		runs = appendRun(runs, e.GetIndex(), e.GetTerm())
+	}
+	t := &j.state.table
+	if len(entries) > 0 && entries[0].GetIndex() > t.last+1 {
+		return fmt.Errorf("journal: appending entry %d, but the last one is %d", entries[0].GetIndex(), t.last)
+	}
+	for len(entries) > 0 && entries[0].GetIndex() <= t.floor.index {
+		entries = entries[1:]
+	}
+	changed := hs != nil && !equal(hs, j.state.hardState)
+	if len(entries) == 0 && !(sync && (changed || j.unwritten.hardState)) &&
+		(!changed || hs.GetTerm() == j.state.hardState.GetTerm() && hs.GetVote() == j.state.hardState.GetVote()) {
+		if changed {
+			j.unwritten.hardState = true
+			j.publish(func() { j.state.hardState = hs })
+		}
+		return nil
+	}
+	if !changed {
+		hs = j.state.hardState
+	}
+	b := j.begin()
+	if changed || j.unwritten.hardState {
+		b = appendHardState(b, hs)
+	}
+	if len(entries) > 0 {
+		b = appendEntries(b, entries)
+	}
+	seg, frame, err := j.writeFrame(b)
+	if err != nil {
+		return err
+	}
+	j.publish(func() {
+		j.state.hardState = hs
+		if len(entries) > 0 {
+			t.add(frameRef{first: entries[0].GetIndex(), seg: seg, frame: frame}, entries[len(entries)-1].GetIndex(), runs)
+			j.cache.add(entries)
+		}
+	})
+	j.unwritten.hardState = false
+	return nil
+}
+
+func equal(a, b *raftpb.HardState) bool {
+	return a.GetTerm() == b.GetTerm() && a.GetVote() == b.GetVote() && a.GetCommit() == b.GetCommit()
+}
 
 // WriteAnchor makes a durable.
-func (j *Journal) WriteAnchor(a Anchor) error { return errSkeleton }
+func (j *Journal) WriteAnchor(a Anchor) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	if _, _, err := j.writeFrame(appendAnchor(j.begin(), a)); err != nil {
+		return err
+	}
+	j.publish(func() { j.state.anchor = &a })
+	return nil
+}
 
-// Cut makes index+1 the first index and removes the segments that are no longer needed. The newest anchor must
-// name index, or more, as durable.
-func (j *Journal) Cut(index uint64) error { return errSkeleton }
+// Cut makes index+1 the first index, keeps the term of entry index, and removes the segments all of whose entries
+// are then gone. The newest anchor must name index, or a later one, as durable in the store.
+func (j *Journal) Cut(index uint64) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	t := &j.state.table
+	if index <= t.floor.index {
+		return nil
+	}
+	if a := j.state.anchor; a == nil || a.DurableApplied < index {
+		return fmt.Errorf("journal: cutting up to index %d, which no anchor names as durable in the store", index)
+	}
+	term, err := t.term(index)
+	if err != nil {
+		return fmt.Errorf("journal: cutting up to index %d, but the last entry is %d: %w", index, t.last, err)
+	}
+	f := floor{index: index, term: term, firstSegment: j.current().number}
+	if index < t.last {
+		f.firstSegment = t.refs[t.find(index+1)].seg.number
+	}
+	if f.firstSegment == t.floor.firstSegment {
+		// No file goes, so nothing needs to be written now: after a crash the log may begin earlier.
+		j.publish(func() { t.raise(f); j.cache.raise(index) })
+		j.unwritten.cut = true
+		return nil
+	}
+	if _, _, err := j.writeFrame(appendFloor(j.begin(), recordCut, f)); err != nil {
+		return err
+	}
+	j.publish(func() { t.raise(f); j.cache.raise(index) })
+	j.dropSegments()
+	return nil
+}
 
-// Reset drops all entries after a leader's snapshot at index was installed; the log goes on at index+1.
-func (j *Journal) Reset(index, term uint64) error { return errSkeleton }
+// Expect makes it durable that a leader's snapshot, which stands for the log up to index, is about to be installed in
+// the store. If the process ends before Reset, Expected tells the next one why its store may be ahead of its log.
+func (j *Journal) Expect(index, term uint64) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	s := &snapshot{index: index, term: term}
+	if _, _, err := j.writeFrame(appendExpect(j.begin(), s)); err != nil {
+		return err
+	}
+	j.publish(func() { j.state.expected = s })
+	return nil
+}
 
-// Roll starts a new segment, under the active data key.
-func (j *Journal) Roll() error { return errSkeleton }
+// Reset drops all entries after a leader's snapshot was installed and is durable in the store: the log begins
+// behind index. The hard state's commit index and term are raised to the snapshot's if they are below.
+func (j *Journal) Reset(index, term uint64) error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	t := &j.state.table
+	if index < t.floor.index {
+		return fmt.Errorf("journal: resetting to a snapshot at index %d, but the log begins behind %d", index, t.floor.index)
+	}
+	old := j.state.hardState
+	hs := &raftpb.HardState{Term: new(term), Vote: new(uint64(0)), Commit: new(max(index, old.GetCommit()))}
+	if old.GetTerm() >= term {
+		*hs.Term, *hs.Vote = old.GetTerm(), old.GetVote()
+	}
+	f := floor{index: index, term: term, firstSegment: j.current().number}
+	if _, _, err := j.writeFrame(appendFloor(appendHardState(j.begin(), hs), recordReset, f)); err != nil {
+		return err
+	}
+	j.publish(func() {
+		t.reset(f)
+		j.cache.truncate(0)
+		j.state.hardState, j.state.expected = hs, nil
+	})
+	j.unwritten.hardState = false
+	j.dropSegments()
+	return nil
+}
 
-// Size returns the bytes in use: headers and frames of every segment that is still needed.
-func (j *Journal) Size() int64 { return 0 }
+// Close writes what is still to be written and closes the files. It waits for background work.
+func (j *Journal) Close() error {
+	j.write.Lock()
+	defer j.write.Unlock()
+	if errors.Is(j.failed, errClosed) {
+		return nil
+	}
+	err := j.failed
+	if err == nil && j.unwritten.hardState {
+		if _, _, err = j.writeFrame(appendHardState(j.begin(), j.state.hardState)); err == nil {
+			j.unwritten.hardState = false
+		}
+	}
+	j.background.Wait()
+	for _, s := range j.segments {
+		err = errors.Join(err, s.close())
+	}
+	if j.recycled != nil {
+		err = errors.Join(err, j.recycled.close())
+	}
+	err = errors.Join(err, j.next.close())
+	j.failed = errClosed
+	return err
+}
 
-// Close ends the use of the journal.
-func (j *Journal) Close() error { return errSkeleton }
+// Size returns the bytes in use: headers and frames of all segments that are needed.
+func (j *Journal) Size() int64 { return j.size.Load() }
+
+// begin returns an empty payload, or one that holds what waited for the next frame.
+func (j *Journal) begin() []byte {
+	b := j.payload[:0]
+	if j.unwritten.cut {
+		b = appendFloor(b, recordCut, j.state.table.floor)
+	}
+	return b
+}
+
+// writeFrame writes payload as one frame and syncs it, in a new segment if it does not fit into the current one.
+// Its caller publishes what the frame says.
+func (j *Journal) writeFrame(payload []byte) (*segment, seal.Frame, error) {
+	if cap(payload) <= maxKeptPayload {
+		j.payload = payload
+	}
+	if len(payload) > seal.MaxPayload {
+		return nil, seal.Frame{}, fmt.Errorf("journal: appending %d bytes at once; a frame holds %d", len(payload), seal.MaxPayload)
+	}
+	if !j.current().file.Fits(len(payload)) {
+		if err := j.roll(len(payload)); err != nil {
+			return nil, seal.Frame{}, err
+		}
+	}
+	s := j.current()
+	frame, err := j.writeTo(s, payload)
+	if err == nil {
+		j.unwritten.cut = false
+	}
+	return s, frame, err
+}
+
+// writeTo appends one synced frame to s.
+func (j *Journal) writeTo(s *segment, payload []byte) (seal.Frame, error) {
+	frame, err := s.file.Append(payload)
+	if err != nil {
+		return frame, j.fail("writing", s, err)
+	}
+	start := time.Now()
+	if err := s.file.Sync(); err != nil {
+		return frame, j.fail("syncing", s, err)
+	}
+	syncSeconds.Observe(time.Since(start).Seconds())
+	n := s.file.Offset() - frame.Offset
+	writtenBytes.Add(float64(n))
+	usedBytes.Set(float64(j.size.Add(n)))
+	return frame, nil
+}
+
+// fail makes the journal refuse everything from now on and returns the error that says why.
+func (j *Journal) fail(doing string, s *segment, err error) error {
+	j.failed = fmt.Errorf("journal: %s %s: %w; nothing more is written, since what the disk holds is now unknown: "+
+		"check the disk, then start again", doing, s.path, err)
+	j.logger.Error("the journal failed", zap.String("file", s.path), zap.Error(err))
+	return j.failed
+}
+
+// current returns the segment that is written to.
+func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
+
+// publish changes what readers see.
+func (j *Journal) publish(change func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	change()
+}
