@@ -1,11 +1,10 @@
 package store
 
 import (
-	"bytes"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
+	"github.com/pmezard/go-difflib/difflib"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -74,18 +73,10 @@ func level(a, b *member) {
 
 func compareMembers(t *testing.T, a, b *member) {
 	t.Helper()
-	if !bytes.Equal(a.export(), b.export()) {
-		t.Fatal("the exports differ")
-	}
-	la, lb := a.store.Lessor(), b.store.Lessor()
-	if !slices.Equal(la.Leases(), lb.Leases()) {
-		t.Fatalf("leases %v and %v", la.Leases(), lb.Leases())
-	}
-	for _, id := range la.Leases() {
-		ka, _ := la.Keys(id)
-		kb, _ := lb.Keys(id)
-		if !slices.Equal(ka, kb) {
-			t.Fatalf("lease %d has keys %q and %q", id, ka, kb)
-		}
+	if x, y := a.dump(), b.dump(); x != y {
+		d, _ := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+			A: difflib.SplitLines(x), B: difflib.SplitLines(y), Context: 1,
+		})
+		t.Fatalf("the states differ:\n%.4000s", d)
 	}
 }

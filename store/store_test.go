@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/cofferkv/coffer/mvcc"
 )
 
 // member is a store with a log that is applied to it.
@@ -91,14 +92,46 @@ func (m *member) do(cmds ...*pb.InternalRaftRequest) []Result {
 	return out
 }
 
-// export is the whole state as bytes.
-func (m *member) export() []byte {
+// dump is everything there is: records, every revision's keys and events, the
+// hash, leases with their keys.
+func (m *member) dump() string {
 	m.t.Helper()
-	var b bytes.Buffer
-	if err := m.store.Export(context.Background(), &b); err != nil {
-		m.t.Fatal(err)
+	var b strings.Builder
+	check := func(err error) {
+		m.t.Helper()
+		if err != nil {
+			m.t.Fatal(err)
+		}
 	}
-	return b.Bytes()
+	ctx, db := context.Background(), m.store.DB()
+	for _, space := range []string{spaceMember, spaceRemoved, spaceAlarm, spaceCluster, spaceLease} {
+		check(db.RangeMeta(space, func(key, value []byte) error {
+			fmt.Fprintf(&b, "%s %x = %x\n", space, key, value)
+			return nil
+		}))
+	}
+	v := db.View()
+	defer v.Close()
+	hash, err := db.HashKV(ctx, 0)
+	check(err)
+	fmt.Fprintf(&b, "%+v\n", hash)
+	for rev := max(v.CompactRevision(), 1); rev <= v.Revision(); rev++ {
+		r, err := v.Range(ctx, []byte{0}, []byte{0}, mvcc.RangeOptions{Rev: rev})
+		check(err)
+		fmt.Fprintf(&b, "revision %d: %d keys\n", rev, r.Count)
+		for _, raw := range r.Raw {
+			fmt.Fprintf(&b, "  %x\n", raw)
+		}
+		events, _, err := v.Events(ctx, rev, rev, mvcc.EventsOptions{})
+		check(err)
+		for _, evs := range events {
+			for _, e := range evs.Events {
+				fmt.Fprintf(&b, "  %v %x\n", e.Type, e.Raw)
+			}
+		}
+	}
+	m.formatState(&b)
+	return b.String()
 }
 
 // raftConfig does what raft does with configuration changes of one member each.
