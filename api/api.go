@@ -115,10 +115,10 @@ type API struct {
 	node  *raftnode.Node
 	store *store.Store
 
-	services   []service
-	methods    map[string]*methodMetrics // by full method name
-	versions   clientVersions
-	leaderless leaderless
+	services []service
+	methods  map[string]*methodMetrics // by full method name
+	versions clientVersions
+	streams  streams
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -147,13 +147,16 @@ func New(o Options) *API {
 	elections := time.NewTicker(o.Tick * time.Duration(o.ElectionTicks))
 	go func() {
 		defer elections.Stop()
-		a.leaderless.watchLeader(a.hasLeader, elections.C, a.stop)
+		a.streams.watchLeader(a.hasLeader, elections.C, a.stop)
 	}()
 	return a
 }
 
-// Close stops what the API does in the background. Requests that are under way go on.
-func (a *API) Close() { a.stopOnce.Do(func() { close(a.stop) }) }
+// Close ends all streams, which would otherwise last as long as their clients like. Unary requests go on.
+func (a *API) Close() {
+	a.stopOnce.Do(func() { close(a.stop) })
+	a.streams.stop()
+}
 
 func (a *API) hasLeader() bool { return a.node.Status().Leader != 0 }
 

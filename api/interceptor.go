@@ -106,17 +106,12 @@ func (a *API) admitStream(srv any, ss *serverStream, info *grpc.StreamServerInfo
 	if err != nil {
 		return err
 	}
-	ss.ctx = withCaller(ss.ctx)
-	if !needsLeader {
-		return handler(srv, ss)
-	}
-
-	ctx, cancel := context.WithCancelCause(ss.ctx)
+	ctx, cancel := context.WithCancelCause(withCaller(ss.ctx))
 	defer cancel(nil)
 	ss.ctx = ctx
-	defer a.leaderless.add(cancel)()
+	defer a.streams.add(cancel, needsLeader)()
 	err = handler(srv, ss)
-	if cause := context.Cause(ctx); cause == rpctypes.ErrGRPCNoLeader {
+	if cause := context.Cause(ctx); cause == rpctypes.ErrGRPCNoLeader || cause == rpctypes.ErrGRPCStopped {
 		return cause
 	}
 	return err

@@ -71,7 +71,7 @@ func (s kvServer) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, e
 	if err := checkPut(r); err != nil {
 		return nil, err
 	}
-	resp, err := propose[*pb.PutResponse](ctx, s.API, &pb.InternalRaftRequest{Put: r}, putSeconds)
+	resp, err := propose[*pb.PutResponse](ctx, s.API, &pb.InternalRaftRequest{Put: r})
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s kvServer) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*p
 	if err := checkDelete(r); err != nil {
 		return nil, err
 	}
-	resp, err := propose[*pb.DeleteRangeResponse](ctx, s.API, &pb.InternalRaftRequest{DeleteRange: r}, deleteSeconds)
+	resp, err := propose[*pb.DeleteRangeResponse](ctx, s.API, &pb.InternalRaftRequest{DeleteRange: r})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (s kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, e
 		s.fill(resp.Header)
 		return resp, nil
 	}
-	resp, err := propose[*pb.TxnResponse](ctx, s.API, &pb.InternalRaftRequest{Txn: r}, txnSeconds)
+	resp, err := propose[*pb.TxnResponse](ctx, s.API, &pb.InternalRaftRequest{Txn: r})
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func readsOnly(r *pb.TxnRequest) (reads, linearizable bool) {
 }
 
 func (s kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-	resp, err := propose[*pb.CompactionResponse](ctx, s.API, &pb.InternalRaftRequest{Compaction: r}, compactSeconds)
+	resp, err := propose[*pb.CompactionResponse](ctx, s.API, &pb.InternalRaftRequest{Compaction: r})
 	if err != nil {
 		return nil, err
 	}
@@ -156,8 +156,8 @@ func (s kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Com
 }
 
 // propose replicates a request on behalf of its caller and returns its response.
-func propose[R proto.Message](ctx context.Context, a *API, r *pb.InternalRaftRequest, seconds requestTimer) (R, error) {
-	resp, err := a.propose(ctx, r, seconds)
+func propose[R proto.Message](ctx context.Context, a *API, r *pb.InternalRaftRequest) (R, error) {
+	resp, err := a.propose(ctx, r)
 	if err != nil {
 		var none R
 		return none, err
@@ -165,12 +165,10 @@ func propose[R proto.Message](ctx context.Context, a *API, r *pb.InternalRaftReq
 	return resp.(R), nil
 }
 
-func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest, seconds requestTimer) (proto.Message, error) {
+func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (proto.Message, error) {
 	// A name from a certificate may be any bytes; strings in the log are UTF-8.
 	r.Header = &pb.RequestHeader{Username: strings.ToValidUTF8(identity.FromContext(ctx).CommonName, "\uFFFD")}
-	start := time.Now()
 	res, err := a.node.Propose(ctx, r)
-	seconds.observe(start, err)
 	if err == nil {
 		err = res.Err
 	}

@@ -21,7 +21,7 @@ var _ pb.LeaseServer = leaseServer{}
 
 func (s leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	lease.Prepare(r, lease.MinTTL(s.o.ElectionTicks, s.o.Tick))
-	resp, err := propose[*pb.LeaseGrantResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseGrant: r}, grantSeconds)
+	resp, err := propose[*pb.LeaseGrantResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseGrant: r})
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (s leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*
 }
 
 func (s leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
-	resp, err := propose[*pb.LeaseRevokeResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseRevoke: r}, revokeSeconds)
+	resp, err := propose[*pb.LeaseRevokeResponse](ctx, s.API, &pb.InternalRaftRequest{LeaseRevoke: r})
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type maintenanceServer struct {
 var _ pb.MaintenanceServer = maintenanceServer{}
 
 func (s maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	resp, err := propose[*pb.AlarmResponse](ctx, s.API, &pb.InternalRaftRequest{Alarm: r}, alarmSeconds)
+	resp, err := propose[*pb.AlarmResponse](ctx, s.API, &pb.InternalRaftRequest{Alarm: r})
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +177,6 @@ func (s maintenanceServer) checkDowngrade(ctx context.Context, to string) (*semv
 }
 
 func (s maintenanceServer) setDowngrade(ctx context.Context, r *membershippb.DowngradeInfoSetRequest) error {
-	_, err := s.propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: r}, downgradeSeconds)
+	_, err := s.propose(ctx, &pb.InternalRaftRequest{DowngradeInfoSet: r})
 	return err
 }

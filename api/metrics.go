@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
+
+	"github.com/cofferkv/coffer/raftnode"
 )
 
 // Metrics under etcd's names mean what they mean there, so that dashboards and alerts made for etcd go on working.
@@ -27,11 +29,6 @@ var (
 		Namespace: "etcd", Subsystem: "server", Name: "client_requests_total",
 		Help: "The total number of client requests per client version.",
 	}, []string{"type", "client_api_version"})
-	requestSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace: "etcd", Subsystem: "server", Name: "request_duration_seconds",
-		Help:    "Response latency distribution in seconds for each type.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-	}, []string{"type", "success"})
 	watchSendSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "etcd_debugging", Subsystem: "server", Name: "watch_send_loop_watch_stream_duration_seconds",
 		Help:    "The total duration in seconds of running through the send loop watch stream response all events.",
@@ -81,32 +78,25 @@ var (
 )
 
 func init() {
-	prometheus.MustRegister(sentBytes, receivedBytes, streamFailures, clientRequests, requestSeconds, watchSendSeconds,
+	prometheus.MustRegister(sentBytes, receivedBytes, streamFailures, clientRequests, watchSendSeconds,
 		healthSuccess, healthFailures, healthCheck, healthChecks,
 		rpcStarted, rpcHandled, rpcReceived, rpcSent, rpcSeconds)
 }
 
-// requestTimer is the time that requests of one kind take, below this package.
-type requestTimer struct{ ok, failed prometheus.Observer }
+// readTimer is the time that one kind of read takes. (raftnode times what goes through the log.)
+type readTimer struct{ ok, failed prometheus.Observer }
 
 var (
-	rangeSeconds     = newRequestTimer("Range")
-	readTxnSeconds   = newRequestTimer("ReadonlyTxn")
-	putSeconds       = newRequestTimer("Put")
-	deleteSeconds    = newRequestTimer("DeleteRange")
-	txnSeconds       = newRequestTimer("Txn")
-	compactSeconds   = newRequestTimer("Compaction")
-	grantSeconds     = newRequestTimer("LeaseGrant")
-	revokeSeconds    = newRequestTimer("LeaseRevoke")
-	alarmSeconds     = newRequestTimer("Alarm")
-	downgradeSeconds = newRequestTimer("DowngradeInfoSet")
+	rangeSeconds   = newReadTimer("Range")
+	readTxnSeconds = newReadTimer("ReadonlyTxn")
 )
 
-func newRequestTimer(kind string) requestTimer {
-	return requestTimer{requestSeconds.WithLabelValues(kind, "true"), requestSeconds.WithLabelValues(kind, "false")}
+func newReadTimer(kind string) readTimer {
+	ok, failed := raftnode.RequestSeconds(kind)
+	return readTimer{ok, failed}
 }
 
-func (t requestTimer) observe(start time.Time, err error) {
+func (t readTimer) observe(start time.Time, err error) {
 	o := t.ok
 	if err != nil {
 		o = t.failed

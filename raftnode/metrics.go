@@ -126,3 +126,9 @@ func requestType(r *pb.InternalRaftRequest) string {
 	}
 	return "Unknown"
 }
+
+// RequestSeconds returns the series of request_duration_seconds for a kind of
+// request that does not go through the log, and so is not timed by Propose.
+func RequestSeconds(kind string) (ok, failed prometheus.Observer) {
+	return requestSeconds.WithLabelValues(kind, "true"), requestSeconds.WithLabelValues(kind, "false")
+}

@@ -1,0 +1,146 @@
+package api
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+)
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// post sends JSON as curl would and returns the status and the body.
+func (m *member) post(t testing.TB, path, body string) (int, string) {
+	t.Helper()
+	resp, err := http.Post(m.httpURL+path, "application/json", strings.NewReader(body))
+	must(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return resp.StatusCode, string(b)
+}
+
+func (m *member) get(t testing.TB, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(m.httpURL + path)
+	must(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return resp.StatusCode, string(b)
+}
+
+func TestTheGatewaySpeaksEtcdsJSON(t *testing.T) {
+	m := startMember(t)
+	header := fmt.Sprintf(`"header":{"cluster_id":"%d","member_id":"%d","revision":"%%d","raft_term":"%d"}`,
+		m.clusterID, m.id, m.node.Status().Term)
+	k, v := b64("k"), b64("v")
+	for _, c := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"/v3/kv/put", `{"key":"` + k + `","value":"` + v + `"}`, 200, `{` + fmt.Sprintf(header, 2) + `}`},
+		{"/v3/kv/range", `{"key":"` + k + `","unknown_field":[1]}`, 200,
+			`{` + fmt.Sprintf(header, 2) + `,"kvs":[{"key":"` + k + `","create_revision":"2","mod_revision":"2","version":"1","value":"` + v + `"}],"count":"1"}`},
+		{"/v3/kv/range", `{"key":"` + k + `","range_end":"AA==","count_only":true,"sort_order":"DESCEND","sort_target":"KEY"}`, 200,
+			`{` + fmt.Sprintf(header, 2) + `,"count":"1"}`},
+		{"/v3beta/kv/range", `{"key":"` + b64("none") + `"}`, 200, `{` + fmt.Sprintf(header, 2) + `}`},
+		{"/v3/kv/txn", `{"compare":[{"target":"VERSION","key":"` + k + `","version":"1"}],"success":[{"requestDeleteRange":{"key":"` + k + `"}}]}`, 200,
+			`{` + fmt.Sprintf(header, 3) + `,"succeeded":true,"responses":[{"response_delete_range":{"header":{"revision":"3"},"deleted":"1"}}]}`},
+		{"/v3/kv/put", `{"value":"` + v + `"}`, 400, `{"code":3,"message":"etcdserver: key is not provided"}`},
+		{"/v3/kv/range", `{"key":"` + k + `","revision":"99"}`, 400, `{"code":11,"message":"etcdserver: mvcc: required revision is a future revision"}`},
+		{"/v3/lease/revoke", `{"ID":"9"}`, 404, `{"code":5,"message":"etcdserver: requested lease not found"}`},
+		{"/v3/maintenance/hashkv", `{"revision":"0"`, 400, ``},
+	} {
+		status, got := m.post(t, c.path, c.body)
+		if status != c.status {
+			t.Errorf("%s %s: status %d, want %d: %s", c.path, c.body, status, c.status, got)
+		}
+		if c.want != "" && compact(t, got) != compact(t, c.want) {
+			t.Errorf("%s %s:\ngot  %s\nwant %s", c.path, c.body, got, c.want)
+		}
+	}
+}
+
+// compact removes what protojson adds at random: space, and for errors the empty list of details.
+func compact(t testing.TB, s string) string {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%v: %s", err, s)
+	}
+	if d, ok := v["details"].([]any); ok && len(d) == 0 {
+		delete(v, "details")
+	}
+	b, err := json.Marshal(v)
+	must(t, err)
+	return string(b)
+}
+
+func TestTheGatewayRefusesWhatGRPCWouldNotReceive(t *testing.T) {
+	m := startMember(t, func(o *memberOptions) { o.api.MaxRequestBytes = 1000 - messageOverhead })
+	status, body := m.post(t, "/v3/kv/put", `{"key":"`+b64("k")+`","value":"`+b64(strings.Repeat("v", 2000))+`"}`)
+	if status != http.StatusTooManyRequests || !strings.Contains(body, "larger than max") {
+		t.Errorf("status %d: %s", status, body)
+	}
+}
+
+func TestTheGatewayStreamsOverHTTP(t *testing.T) {
+	m := startMember(t)
+	resp, err := http.Post(m.httpURL+"/v3/watch", "application/json",
+		strings.NewReader(`{"create_request":{"key":"`+b64("k")+`"}}`))
+	must(t, err)
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	expectLine(t, lines, `"created":true`)
+	m.put(t, "k", "v")
+	expectLine(t, lines, `"mod_revision":"2"`)
+}
+
+func expectLine(t *testing.T, lines *bufio.Scanner, want string) {
+	t.Helper()
+	if !lines.Scan() {
+		t.Fatalf("the stream ended: %v", lines.Err())
+	}
+	if got := strings.ReplaceAll(lines.Text(), " ", ""); !strings.HasPrefix(got, `{"result":{`) || !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestTheGatewayStreamsOverWebsockets(t *testing.T) {
+	m := startMember(t)
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(m.httpURL, "http")+"/v3/watch", nil)
+	must(t, err)
+	defer ws.Close()
+	expect := func(want string) {
+		t.Helper()
+		_, got, err := ws.ReadMessage()
+		must(t, err)
+		if s := strings.ReplaceAll(string(got), " ", ""); !strings.Contains(s, want) {
+			t.Errorf("got %s, want %s", s, want)
+		}
+	}
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"create_request":{"key":"`+b64("k")+`"}}`)))
+	expect(`"created":true`)
+	m.put(t, "k", "v")
+	expect(`"mod_revision":"2"`)
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"cancel_request":{"watch_id":"0"}}`)))
+	expect(`"canceled":true`)
+
+	alive, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(m.httpURL, "http")+"/v3/lease/keepalive", nil)
+	must(t, err)
+	defer alive.Close()
+	must(t, alive.WriteMessage(websocket.TextMessage, []byte(`{"ID":"5"}`)))
+	_, got, err := alive.ReadMessage()
+	must(t, err)
+	if s := strings.ReplaceAll(string(got), " ", ""); !strings.Contains(s, `"ID":"5"`) {
+		t.Errorf("got %s", s)
+	}
+}
