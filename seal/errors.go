@@ -28,7 +28,7 @@ func (e *Error) Is(target error) bool { return target == pebble.ErrCorruption }
 
 // altered counts and returns an *Error.
 func altered(kind Kind, file string, offset int64, format string, args ...any) error {
-	openFailures.WithLabelValues(kind.String()).Inc()
+	metricsOf[kind].openFailures.Inc()
 	return &Error{File: file, Offset: offset, Reason: fmt.Sprintf(format, args...)}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cofferkv/coffer/keyring"
@@ -35,10 +36,13 @@ type FS struct {
 	member keyring.Member
 	log    *zap.Logger
 
-	// creating is held shared while a file is made: from when its key is chosen
-	// until the file can be found. Inventory passes through it exclusively, so
+	tableFrame int // tableFrame, but for benchmarks
+
+	// creating is held shared while a file appears under its name, with the key
+	// that is active at that time. Inventory passes through it exclusively, so
 	// that no file comes to light later under a key that was active before.
 	creating sync.RWMutex
+	moves    atomic.Int64 // how often files got new names, by Rename or Link
 
 	names nameLocks
 
@@ -48,7 +52,7 @@ type FS struct {
 	reseals  map[string]*resealing           // under way, by path
 }
 
-// var _ vfs.FS = (*FS)(nil)
+var _ vfs.FS = (*FS)(nil)
 
 // New returns a file system that seals what it writes to base with keys from kr.
 func New(base vfs.FS, kr *keyring.Keyring, o Options) *FS {
@@ -56,10 +60,13 @@ func New(base vfs.FS, kr *keyring.Keyring, o Options) *FS {
 		o.Logger = zap.NewNop()
 	}
 	return &FS{
-		base:     base,
-		kr:       kr,
-		member:   kr.Member(),
-		log:      o.Logger,
+		base:   base,
+		kr:     kr,
+		member: kr.Member(),
+		log:    o.Logger,
+
+		tableFrame: tableFrame,
+
 		open:     make(map[string]map[*handle]struct{}),
 		unlinked: make(map[*handle]struct{}),
 		reseals:  make(map[string]*resealing),

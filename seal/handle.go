@@ -26,9 +26,9 @@ type handle struct {
 	aead cipher.AEAD
 	hdr  header
 
-	open    func() (vfs.File, error) // opens the file of that name again
-	writer  *writer                  // of a file being written through Create
-	segment *Segment                 // of a journal segment open for appending
+	opener  opener   // for Reseal to open the file again
+	writer  *writer  // of a file being written through Create
+	segment *Segment // of a journal segment open for appending
 }
 
 // register makes h known under path. The caller holds the lock of the name, and
@@ -83,8 +83,8 @@ func (fs *FS) unlink(path string) {
 
 // openFile opens the sealed file at path: its descriptor, header and file key.
 // A header cut short gives errNoHeader. The caller holds the lock of the name.
-func (fs *FS) openFile(path string, open func() (vfs.File, error)) (*handle, error) {
-	file, err := open()
+func (fs *FS) openFile(path string, o opener) (*handle, error) {
+	file, err := o.open(fs.base, path)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +93,21 @@ func (fs *FS) openFile(path string, open func() (vfs.File, error)) (*handle, err
 		file.Close()
 		return nil, err
 	}
-	h.open = open
+	h.opener = o
 	return h, nil
+}
+
+// An opener opens a file underneath the way a handle needs it.
+type opener struct {
+	write bool // a journal segment, to be written in place
+	opts  []vfs.OpenOption
+}
+
+func (o opener) open(base vfs.FS, path string) (vfs.File, error) {
+	if o.write {
+		return base.OpenReadWrite(path, writeCategory)
+	}
+	return base.Open(path, o.opts...)
 }
 
 // errNoHeader says that a file ends within its header.

@@ -49,7 +49,7 @@ func (fs *FS) newHeader(kind Kind, base string, length int64) (header, error) {
 	case kind.log():
 		h.frameSize = maxLogFrame
 	default:
-		h.frameSize = tableFrame
+		h.frameSize = fs.tableFrame
 	}
 	rand.Read(h.salt[:])
 	return h, nil
@@ -117,20 +117,23 @@ func parseHeader(b []byte) (header, error) {
 // says and the file key.
 func (fs *FS) openHeader(path string, b []byte) (header, cipher.AEAD, error) {
 	base := fs.base.PathBase(path)
-	kind, _ := KindOf(base)
+	kind, ok := KindOf(base)
+	if !ok {
+		return header{}, nil, fmt.Errorf("seal: open %s: no kind of file has such a name", path)
+	}
 	h, err := parseHeader(b)
 	if err != nil {
-		openFailures.WithLabelValues(kind.String()).Inc()
+		metricsOf[kind].openFailures.Inc()
 		return header{}, nil, fmt.Errorf("seal: open %s: %w", path, err)
 	}
 	if h.member != fs.member {
-		openFailures.WithLabelValues(kind.String()).Inc()
+		metricsOf[kind].openFailures.Inc()
 		return header{}, nil, fmt.Errorf("seal: open %s: it belongs to member %v, this is member %v: "+
 			"start with the data directory of this member", path, h.member, fs.member)
 	}
 	aead, tag, err := fs.fileKey(h.key, b)
 	if err != nil {
-		openFailures.WithLabelValues(kind.String()).Inc()
+		metricsOf[kind].openFailures.Inc()
 		return header{}, nil, fmt.Errorf("seal: open %s: %w", path, err)
 	}
 	switch {

@@ -61,7 +61,7 @@ func KindOf(base string) (Kind, bool) {
 // log says whether files of the kind grow for as long as they are open: their
 // frames are of any length and closed at every sync, and none is final. Files of
 // the other kinds are written once: their frames are of one length, but for the
-// last, which is marked final.
+// last, which is marked final. Markers have no frames at all.
 func (k Kind) log() bool {
 	return k == KindJournal || k == KindManifest || k == KindPebbleLog || k == KindAudit
 }

@@ -13,13 +13,37 @@ var (
 	resealedBytes = counter("coffer_seal_resealed_bytes_total", "Bytes of sealed files rewritten under the active key, by kind of file.")
 )
 
+// kindMetrics are the counters of one kind, looked up once.
+type kindMetrics struct {
+	sealedBytes, sealedFrames, openedBytes, openedFrames, openFailures, resealedBytes prometheus.Counter
+}
+
+var metricsOf [256]kindMetrics
+
 func init() {
 	prometheus.MustRegister(sealedBytes, openedBytes, sealedCount, openedCount, openFailures, resealedBytes)
-	for kind := range kindNames {
-		openFailures.WithLabelValues(kind.String()) // so that 0 is seen before the first failure
+	for kind, name := range kindNames {
+		metricsOf[kind] = kindMetrics{
+			sealedBytes:   sealedBytes.WithLabelValues(name),
+			sealedFrames:  sealedCount.WithLabelValues(name),
+			openedBytes:   openedBytes.WithLabelValues(name),
+			openedFrames:  openedCount.WithLabelValues(name),
+			openFailures:  openFailures.WithLabelValues(name),
+			resealedBytes: resealedBytes.WithLabelValues(name),
+		}
 	}
 }
 
 func counter(name, help string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"kind"})
+}
+
+func (k Kind) countSealed(frames, bytes int) {
+	metricsOf[k].sealedFrames.Add(float64(frames))
+	metricsOf[k].sealedBytes.Add(float64(bytes))
+}
+
+func (k Kind) countOpened(frames, bytes int) {
+	metricsOf[k].openedFrames.Add(float64(frames))
+	metricsOf[k].openedBytes.Add(float64(bytes))
 }

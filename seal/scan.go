@@ -32,17 +32,20 @@ type SegmentEnd struct {
 	Ended bool
 }
 
-// scan opens one frame after the other of a log of the given physical size and
-// gives them to visit, which must not keep data. Where no further frame opens it
-// decides, by the rules of FORMAT.md, whether the log ends there, or ends there
-// with a torn frame, or has been altered.
+// logStart is where the frames of a log begin.
+var logStart = SegmentEnd{Offset: headerSize}
+
+// scan opens one frame after the other of a log, from start on and up to the
+// given physical size, and gives them to visit, which must not keep data. Where
+// no further frame opens it decides, by the rules of FORMAT.md, whether the log
+// ends there, or ends there with a torn frame, or has been altered.
 //
 // The caller holds h.mu from before it determined size.
-func (h *handle) scan(size int64, visit func(f Frame, data []byte) error) (SegmentEnd, error) {
+func (h *handle) scan(start SegmentEnd, size int64, visit visitFunc) (SegmentEnd, error) {
 	w := window{h: h, size: size}
 	s := getScratch()
 	defer s.release()
-	end := SegmentEnd{Offset: headerSize}
+	end := start
 	for end.Offset < size {
 		head, err := w.at(end.Offset, wordSize)
 		if err != nil {
@@ -64,7 +67,7 @@ func (h *handle) scan(size int64, visit func(f Frame, data []byte) error) (Segme
 		if err != nil {
 			break
 		}
-		if err := visit(Frame{Offset: end.Offset, Index: end.Tail.Frames}, data); err != nil {
+		if err := visit(Frame{Offset: end.Offset, Index: end.Tail.Frames}, mark, data); err != nil {
 			return end, err
 		}
 		end.Tail = Tail{Frames: end.Tail.Frames + 1, Tag: mark}
@@ -75,6 +78,8 @@ func (h *handle) scan(size int64, visit func(f Frame, data []byte) error) (Segme
 	return end, err
 }
 
+type visitFunc func(f Frame, mark [markSize]byte, data []byte) error
+
 // openLogFrame opens a frame of a log. What it returns is valid until s is used
 // again.
 func (h *handle) openLogFrame(s *scratch, index uint64, word uint32, frame []byte) ([]byte, [markSize]byte, error) {
@@ -83,8 +88,7 @@ func (h *handle) openLogFrame(s *scratch, index uint64, word uint32, frame []byt
 	if err != nil {
 		return nil, [markSize]byte{}, err
 	}
-	openedCount.WithLabelValues(h.kind.String()).Inc()
-	openedBytes.WithLabelValues(h.kind.String()).Add(float64(len(text)))
+	h.kind.countOpened(1, len(text))
 	return logData(text, frame[len(frame)-tagSize:])
 }
 

@@ -51,9 +51,10 @@ func (fs *FS) CreateSegment(name string, size int64) (*Segment, error) {
 		return nil, err
 	}
 	defer fs.names.lock(path)()
-	fs.creating.RLock()
-	defer fs.creating.RUnlock()
 	s, err := fs.createSegment(path, size)
+	if errors.Is(err, ErrRetiredKey) { // rotated meanwhile
+		s, err = fs.createSegment(path, size)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("seal: create journal segment %s: %w", path, err)
 	}
@@ -104,19 +105,27 @@ func (fs *FS) createSegment(path string, size int64) (*Segment, error) {
 	return fs.startSegment(path, &handle{fs: fs, kind: KindJournal, name: path, aead: aead, hdr: hdr})
 }
 
-// startSegment gives the finished segment its name and opens it.
+// startSegment gives the finished segment its name and opens it, unless the data
+// key was rotated since the segment was begun.
 func (fs *FS) startSegment(path string, h *handle) (*Segment, error) {
+	fs.creating.RLock()
+	defer fs.creating.RUnlock()
+	if h.hdr.key != fs.kr.Active() {
+		fs.base.Remove(fs.unfinishedPath(path))
+		return nil, ErrRetiredKey
+	}
 	if err := fs.base.Rename(fs.unfinishedPath(path), path); err != nil {
 		return nil, err
 	}
 	if err := fs.syncDirOf(path); err != nil {
 		return nil, err
 	}
+	h.opener = opener{write: true}
 	var err error
-	if h.file, err = fs.base.OpenReadWrite(path, writeCategory); err != nil {
+	if h.file, err = h.opener.open(fs.base, path); err != nil {
 		return nil, err
 	}
-	s := &Segment{h: h, end: SegmentEnd{Offset: headerSize}}
+	s := &Segment{h: h, end: logStart}
 	h.segment = s
 	fs.unlink(path) // what was resealing or reading a file of that name before
 	fs.register(h, path)
@@ -133,7 +142,7 @@ func (fs *FS) inUse(path string) bool {
 
 // ReuseSegment makes a segment out of an old one that is not open any more: it
 // keeps its blocks on the disk, and gets a new name, a new salt and zeros. If it
-// fails with ErrRetiredKey, the old segment is as it was.
+// fails with ErrRetiredKey, remove what is left of the old segment.
 func (fs *FS) ReuseSegment(oldname, newname string) (*Segment, error) {
 	oldpath, err := fs.segmentPath(oldname)
 	if err != nil {
@@ -144,8 +153,6 @@ func (fs *FS) ReuseSegment(oldname, newname string) (*Segment, error) {
 		return nil, err
 	}
 	defer fs.names.lockBoth(oldpath, path)()
-	fs.creating.RLock()
-	defer fs.creating.RUnlock()
 	s, err := fs.reuseSegment(oldpath, path)
 	if err != nil {
 		return nil, fmt.Errorf("seal: use journal segment %s again as %s: %w", oldpath, path, err)
@@ -157,7 +164,7 @@ func (fs *FS) reuseSegment(oldpath, path string) (*Segment, error) {
 	if fs.inUse(oldpath) || fs.inUse(path) {
 		return nil, errInUse
 	}
-	old, err := fs.openFile(oldpath, func() (vfs.File, error) { return fs.base.Open(oldpath) })
+	old, err := fs.openFile(oldpath, opener{})
 	if err != nil {
 		return nil, err
 	}
@@ -305,8 +312,7 @@ func (s *Segment) write(f Frame, final bool, payload []byte) error {
 	if _, err := s.h.file.WriteAt(s.buf, f.Offset); err != nil {
 		return err
 	}
-	sealedCount.WithLabelValues("journal").Inc()
-	sealedBytes.WithLabelValues("journal").Add(float64(len(text)))
+	KindJournal.countSealed(1, len(text))
 	return nil
 }
 
@@ -414,11 +420,7 @@ func (fs *FS) openSegment(name string, write bool) (*handle, error) {
 	if _, err := fs.base.Stat(path); err != nil {
 		return nil, err // OpenReadWrite would create it
 	}
-	open := func() (vfs.File, error) { return fs.base.Open(path) }
-	if write {
-		open = func() (vfs.File, error) { return fs.base.OpenReadWrite(path, writeCategory) }
-	}
-	h, err := fs.openFile(path, open)
+	h, err := fs.openFile(path, opener{write: write})
 	if errors.Is(err, errNoHeader) {
 		err = altered(KindJournal, path, 0, "%v", err)
 	}
@@ -468,7 +470,7 @@ func (h *handle) readFrame(f Frame) ([]byte, error) {
 // payload, and returns where the segment ends. If the segment is open, it ends
 // with the last frame appended; else what stands behind the last frame is
 // examined, and an *Error is returned unless it is nothing, or the one frame that
-// a crash can tear.
+// a crash can tear. fn must not use the segment.
 func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (SegmentEnd, error) {
 	h, err := fs.openSegment(name, false)
 	if err != nil {
@@ -489,7 +491,7 @@ func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (
 	if isLive {
 		size = live.Offset
 	}
-	end, err := h.scan(size, fn)
+	end, err := h.scan(logStart, size, func(f Frame, _ [markSize]byte, data []byte) error { return fn(f, data) })
 	if err != nil {
 		return end, err
 	}
