@@ -2,14 +2,19 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"regexp"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/tmc/grpc-websocket-proxy/wsproxy"
 	"go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -21,10 +26,10 @@ const maxGatewayMessage = 0x7fffffff
 // in the .proto files, defaults left out, unknown fields ignored, 64-bit integers as strings, bytes in base64.
 func (a *API) gateway() http.Handler {
 	mux := runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
-		Marshaler: &runtime.JSONPb{
+		Marshaler: discreetJSON{&runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		},
+		}},
 	}))
 	conn := newLocalConn(a)
 	ctx := context.Background() // the generated code ignores it
@@ -40,7 +45,7 @@ func (a *API) gateway() http.Handler {
 			panic(fmt.Sprintf("api: registering a gateway handler: %v", err)) // no generated handler returns one
 		}
 	}
-	return wsproxy.WebsocketProxy(mux,
+	return wsproxy.WebsocketProxy(a.limitBodies(mux),
 		// A websocket begins as a GET; the streams behind it are POSTs.
 		wsproxy.WithRequestMutator(func(_, out *http.Request) *http.Request {
 			out.Method = http.MethodPost
@@ -49,6 +54,68 @@ func (a *API) gateway() http.Handler {
 		wsproxy.WithMaxRespBodyBufferSize(maxGatewayMessage),
 		wsproxy.WithLogger(websocketLog{a.log}),
 	)
+}
+
+// limitBodies bounds what a unary request may send before it is known to be too large; a message in JSON is longer than
+// on the wire, but not by that much. Streams go on for as long as they like.
+func (a *API) limitBodies(next http.Handler) http.Handler {
+	limit := 4 * int64(a.maxMessageBytes())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v3/watch" && r.URL.Path != "/v3/lease/keepalive" {
+			r.Body = http.MaxBytesReader(w, r.Body, limit)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// discreetJSON says of a message that is not JSON, or not of the expected form, where but not what it is: the gateway
+// logs the errors of its decoder, which otherwise quote the message.
+type discreetJSON struct{ runtime.Marshaler }
+
+func (m discreetJSON) NewDecoder(r io.Reader) runtime.Decoder {
+	body := &failingReader{r: r}
+	decoder := m.Marshaler.NewDecoder(body)
+	return runtime.DecoderFunc(func(v any) error {
+		err := decoder.Decode(v)
+		switch {
+		case err == nil || err == io.EOF:
+			return err
+		case body.err == http.ErrBodyReadAfterClose:
+			return io.EOF // HTTP/1.1 takes no more of a request once the answer has begun
+		case body.err != nil && body.err != io.EOF:
+			return body.err
+		default:
+			return fmt.Errorf("the request is not a %s in JSON%s", v.(proto.Message).ProtoReflect().Descriptor().FullName(), placeOf(err))
+		}
+	})
+}
+
+// placeOf returns where the decoder met an error, if it says so.
+func placeOf(err error) string {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Sprintf(" (byte %d)", syntax.Offset)
+	}
+	if place := jsonPlace.FindString(err.Error()); place != "" {
+		return " " + place
+	}
+	return ""
+}
+
+var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`)
+
+// failingReader remembers the error that ended it.
+type failingReader struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failingReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil {
+		f.err = err
+	}
+	return n, err
 }
 
 // websocketLog takes the websocket proxy's warnings. Its debug lines are messages in full, keys and values included, and

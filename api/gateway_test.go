@@ -57,7 +57,9 @@ func TestTheGatewaySpeaksEtcdsJSON(t *testing.T) {
 		{"/v3/kv/put", `{"value":"` + v + `"}`, 400, `{"code":3,"message":"etcdserver: key is not provided"}`},
 		{"/v3/kv/range", `{"key":"` + k + `","revision":"99"}`, 400, `{"code":11,"message":"etcdserver: mvcc: required revision is a future revision"}`},
 		{"/v3/lease/revoke", `{"ID":"9"}`, 404, `{"code":5,"message":"etcdserver: requested lease not found"}`},
-		{"/v3/maintenance/hashkv", `{"revision":"0"`, 400, ``},
+		{"/v3/maintenance/hashkv", `{"revision":"0"`, 400, `{"code":3,"message":"the request is not a etcdserverpb.HashKVRequest in JSON"}`},
+		{"/v3/kv/put", `{"key":"secret%"}`, 400, `{"code":3,"message":"the request is not a etcdserverpb.PutRequest in JSON (line 1:8)"}`},
+		{"/v3/kv/put", `{"key":secret}`, 400, `{"code":3,"message":"the request is not a etcdserverpb.PutRequest in JSON (byte 8)"}`},
 	} {
 		status, got := m.post(t, c.path, c.body)
 		if status != c.status {
@@ -89,6 +91,10 @@ func TestTheGatewayRefusesWhatGRPCWouldNotReceive(t *testing.T) {
 	status, body := m.post(t, "/v3/kv/put", `{"key":"`+b64("k")+`","value":"`+b64(strings.Repeat("v", 2000))+`"}`)
 	if status != http.StatusTooManyRequests || !strings.Contains(body, "larger than max") {
 		t.Errorf("status %d: %s", status, body)
+	}
+	status, body = m.post(t, "/v3/kv/put", `{"key":"`+b64("k")+`","value":"`+b64(strings.Repeat("v", 4000))+`"}`)
+	if status != http.StatusBadRequest || !strings.Contains(body, "request body too large") {
+		t.Errorf("a body far too large: status %d: %s", status, body)
 	}
 }
 
