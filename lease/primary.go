@@ -148,10 +148,13 @@ func (le *Lessor) Renew(ctx context.Context, id int64, clear func(ctx context.Co
 				return 0, err
 			}
 		default:
-			// Its place in the queue is left as it is: Expired moves a
-			// lease that comes up before its time, so that a renewal
-			// costs nothing there.
 			l.expiry = add(now, l.left())
+			// Its place in the queue is left as it is, unless it would come
+			// up too late: Expired moves a lease that comes up too early.
+			// So a renewal costs nothing there.
+			if l.expiry < le.expiry.at(l) {
+				le.expiry.set(l, l.expiry)
+			}
 			ttl := l.ttl
 			le.mu.Unlock()
 			renewed.Inc()

@@ -38,6 +38,9 @@ func (q *queue) remove(l *lease) {
 	}
 }
 
+// at returns the time of a lease that is in the queue.
+func (q *queue) at(l *lease) int64 { return q.items[l.place[q.which]-1].at }
+
 // clear empties the queue.
 func (q *queue) clear() {
 	for _, it := range q.items {
