@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -11,6 +12,8 @@ import (
 // writeBuffer is how many sealed bytes of a file that is written once are
 // gathered before they are written.
 const writeBuffer = 128 << 10
+
+var writeBuffers = sync.Pool{New: func() any { return new([writeBuffer + 16<<10]byte) }}
 
 var (
 	errWriteOnly = errors.New("the file is open for writing only")
@@ -27,8 +30,9 @@ type writer struct {
 
 	// What follows is used under h.mu: by the one who writes, who holds it
 	// shared, and by Reseal, which holds it exclusively.
-	pending []byte         // plaintext of the next frame
-	sealed  []byte         // frames not written yet
+	pending []byte // plaintext of the next frame
+	sealed  []byte // frames not written yet, in buffer if that suffices
+	buffer  *[writeBuffer + 16<<10]byte
 	frames  uint64         // sealed
 	tag     [markSize]byte // of the last frame sealed
 	failed  error          // the first failure to write or sync
@@ -121,6 +125,10 @@ func (w *writer) sealFrame(text []byte, final bool) error {
 	}
 	s := getScratch()
 	defer s.release()
+	if w.buffer == nil && !w.h.kind.log() {
+		w.buffer = writeBuffers.Get().(*[writeBuffer + 16<<10]byte)
+		w.sealed = w.buffer[:0]
+	}
 	if w.h.kind.log() {
 		text = s.logText([markSize]byte{}, text)
 	}
@@ -225,7 +233,12 @@ func (w *writer) Close() error {
 		err = w.sync((vfs.File).Sync)
 	}
 	w.h.mu.RUnlock()
-	if closeErr := w.h.close(); err == nil {
+	closeErr := w.h.close()
+	if w.buffer != nil {
+		writeBuffers.Put(w.buffer)
+		w.buffer, w.sealed = nil, nil
+	}
+	if err == nil {
 		err = closeErr
 	}
 	if err != nil {
