@@ -21,15 +21,21 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cofferkv/coffer/api/cofferpb"
+	"github.com/cofferkv/coffer/keyring"
 	"github.com/cofferkv/coffer/raftnode"
+	"github.com/cofferkv/coffer/seal"
 	"github.com/cofferkv/coffer/store"
 )
 
-// Options configures an API. Node, Store, ClusterID and MemberID are required; the zero value of any other field means
-// its default.
+// Options configures an API. The fields up to MemberID are required; the zero value of any other means its default.
 type Options struct {
 	Node  *raftnode.Node
 	Store *store.Store
+	// Keyring and FS seal the member's files, SealedDirs are where these are.
+	Keyring    *keyring.Keyring
+	FS         *seal.FS
+	SealedDirs []string
 	// ClusterID and MemberID are named in every response header.
 	ClusterID, MemberID uint64
 
@@ -141,6 +147,7 @@ func New(o Options) *API {
 		{&pb.Cluster_ServiceDesc, clusterServer{API: a}},
 		{&pb.Maintenance_ServiceDesc, maintenanceServer{API: a}},
 		{&pb.Auth_ServiceDesc, authServer{API: a}},
+		{&cofferpb.Keys_ServiceDesc, keysServer{API: a}},
 		{&healthpb.Health_ServiceDesc, health.NewServer()}, // SERVING for the service ""
 	}
 	a.methods = methodsOf(o.ExtensiveMetrics, a.services)

@@ -18,7 +18,7 @@ import (
 
 type maintenanceServer struct {
 	*API
-	pb.UnimplementedMaintenanceServer
+	pb.UnsafeMaintenanceServer
 }
 
 var _ pb.MaintenanceServer = maintenanceServer{}

@@ -76,7 +76,7 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 		raft: raftnode.Options{
 			Tick: 10 * time.Millisecond, Name: "test", ClientURLs: []string{"http://127.0.0.1:2379"},
 			Bootstrap:    []*pb.Member{{ID: id, Name: "test", PeerURLs: []string{testPeerURL}}},
-			BallastBytes: -1, FS: sealed,
+			BallastBytes: -1, FS: sealed, Keyring: kr, DBDir: "data/db", SealedDirs: []string{"data/db", "data/journal"},
 		},
 	}
 	o.api.Tick = o.raft.Tick
@@ -102,6 +102,7 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 		t.Fatal("the member is not ready after 10 s")
 	}
 
+	o.api.Keyring, o.api.FS, o.api.SealedDirs = kr, sealed, o.raft.SealedDirs
 	o.api.Node, o.api.Store, o.api.ClusterID, o.api.MemberID = m.node, m.store, m.clusterID, id
 	m.api = New(o.api)
 	t.Cleanup(m.api.Close)

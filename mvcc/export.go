@@ -27,12 +27,53 @@ const (
 var errStream = errors.New("mvcc: the stream is damaged or is not one of a store")
 
 // Export writes the whole content, as of one moment, as a stream that Import reads. It is not sealed: w must be.
-func (db *DB) Export(ctx context.Context, w io.Writer) (err error) {
+func (db *DB) Export(ctx context.Context, w io.Writer) error {
+	e, err := db.NewExport()
+	if err != nil {
+		return err
+	}
+	return errors.Join(e.Write(ctx, w), e.Close())
+}
+
+// Export is the whole content of a store as of the moment when NewExport was called. It is for one goroutine.
+type Export struct {
+	it       *pebble.Iterator
+	revision int64
+}
+
+// NewExport holds the present content fast for writing it out. The caller closes it, before the store.
+func (db *DB) NewExport() (*Export, error) {
 	it, err := db.pebble.NewIter(nil)
 	if err != nil {
-		return fmt.Errorf("mvcc: export: %w", err)
+		return nil, fmt.Errorf("mvcc: export: %w", err)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	e := &Export{it: it, revision: firstRevision}
+	if key := appendMetaKey(nil, bucketStore, keyApplied); it.SeekGE(key) && bytes.Equal(it.Key(), key) {
+		v, err := it.ValueAndErr()
+		if err == nil {
+			var a applied
+			a, err = decodeApplied(v)
+			e.revision = a.revision
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("mvcc: export: applied record: %w", err), it.Close())
+		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mvcc: export: %w", err), it.Close())
+	}
+	return e, nil
+}
+
+// Revision returns the current revision of the content.
+func (e *Export) Revision() int64 { return e.revision }
+
+// Close lets go of the content.
+func (e *Export) Close() error { return e.it.Close() }
+
+// Write writes the content as a stream that Import reads. It is not sealed: w must be.
+func (e *Export) Write(ctx context.Context, w io.Writer) error {
+	it := e.it
 	sum := crc32.New(castagnoli)
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 256<<10)
 	out.WriteString(streamMagic)
