@@ -310,11 +310,11 @@ func (j *Journal) writeFrame(payload []byte) (*segment, seal.Frame, error) {
 func (j *Journal) writeTo(s *segment, payload []byte) (seal.Frame, error) {
 	frame, err := s.file.Append(payload)
 	if err != nil {
-		return frame, j.fail("writing", s, err)
+		return frame, j.fail(err)
 	}
 	start := time.Now()
 	if err := s.file.Sync(); err != nil {
-		return frame, j.fail("syncing", s, err)
+		return frame, j.fail(err)
 	}
 	syncSeconds.Observe(time.Since(start).Seconds())
 	n := s.file.Offset() - frame.Offset
@@ -323,11 +323,11 @@ func (j *Journal) writeTo(s *segment, payload []byte) (seal.Frame, error) {
 	return frame, nil
 }
 
-// fail makes the journal refuse everything from now on and returns the error that says why.
-func (j *Journal) fail(doing string, s *segment, err error) error {
-	j.failed = fmt.Errorf("journal: %s %s: %w; nothing more is written, since what the disk holds is now unknown: "+
-		"check the disk, then start again", doing, s.path, err)
-	j.logger.Error("the journal failed", zap.String("file", s.path), zap.Error(err))
+// fail makes the journal refuse everything from now on, and returns the error that says why. err names the file.
+func (j *Journal) fail(err error) error {
+	j.failed = fmt.Errorf("journal: %w; nothing more is written, since what the disk holds is now unknown: "+
+		"check the disk, then start again", err)
+	j.logger.Error("the journal failed", zap.Error(j.failed))
 	return j.failed
 }
 

@@ -59,6 +59,9 @@ func (j *Journal) resume(c *chain) error {
 	for _, n := range c.older {
 		j.remove(c.path(n))
 	}
+	if err := j.fs.RemoveUnfinished(j.dir); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	s := &segment{number: 1}
 	b := begin{segment: 1}
 	var last *scanned
@@ -73,7 +76,7 @@ func (j *Journal) resume(c *chain) error {
 	}
 	var err error
 	if s.file, err = j.fs.CreateSegment(s.path, j.firstSize()); err != nil {
-		return fmt.Errorf("journal: creating %s: %w", s.path, err)
+		return fmt.Errorf("journal: %w", err)
 	}
 	if err := j.attach(c); err != nil {
 		s.file.Close()
@@ -85,11 +88,10 @@ func (j *Journal) resume(c *chain) error {
 			j.logger.Info("the last frame of the journal was torn by a crash; it was never acknowledged and is left out",
 				zap.String("file", last.path), zap.Int64("offset", last.end.Offset))
 		}
-		if !last.end.Ended {
-			if err := last.file.End(); err != nil {
-				s.file.Close()
-				return fmt.Errorf("journal: ending %s: %w", last.path, err)
-			}
+		// If it has ended already this only syncs it: the process before may have been killed before it did.
+		if err := last.file.End(); err != nil {
+			s.file.Close()
+			return fmt.Errorf("journal: %w", err)
 		}
 	}
 	return j.enter(s, j.appendState(appendBegin(nil, b)))

@@ -125,8 +125,13 @@ func (ref frameRef) read(lo, hi uint64) ([]*raftpb.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ref.decode(payload, lo, hi)
+}
+
+// decode returns entries lo to hi-1 out of the payload of the frame at ref, which they alias.
+func (ref frameRef) decode(payload []byte, lo, hi uint64) ([]*raftpb.Entry, error) {
 	var ents []*raftpb.Entry
-	err = visitRecords(payload, func(r record) error {
+	err := visitRecords(payload, func(r record) error {
 		if r.entries == nil {
 			return nil
 		}

@@ -119,10 +119,10 @@ func (j *Journal) roll(need int) error {
 	state := j.appendState(appendBegin(nil, begin{segment: s.number, predecessor: old.file.Tail()}))
 	var err error
 	if s.file, err = j.take(seal.SegmentSize(len(state)) + seal.SegmentSize(need)); err != nil {
-		return j.fail("creating", s, err)
+		return j.fail(err)
 	}
 	if err := old.file.End(); err != nil {
-		return j.fail("ending", old, err)
+		return j.fail(err)
 	}
 	return j.enter(s, state)
 }
