@@ -141,8 +141,30 @@ func (h *handle) classify(w *window, s *scratch, offset int64, index uint64) (to
 		if _, _, err := h.openLogFrame(s, index, word, frame[:n]); err == nil {
 			return false, altered(h.kind, h.name, offset, "the length of the last frame was changed")
 		}
+		frame = frame[:n]
+	}
+	// The length is not authentic: it may have been made to reach over frames
+	// that are whole.
+	if h.holdsFrame(s, index+1, frame) {
+		return false, altered(h.kind, h.name, offset, "a frame does not open, and the one behind it is whole")
 	}
 	return true, nil
+}
+
+// holdsFrame returns whether the frame of the given index stands in b, in any
+// sector but the first.
+func (h *handle) holdsFrame(s *scratch, index uint64, b []byte) bool {
+	for i := sector; i+sector <= len(b); i += sector {
+		word := binary.LittleEndian.Uint32(b[i:])
+		n, ok := logWord(word, h.hdr.frameSize)
+		if !ok || i+int(n) > len(b) {
+			continue
+		}
+		if _, _, err := h.openLogFrame(s, index, word, b[i:i+int(n)]); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // classifyHeadless is classify for a frame whose first sector is zero, and with
@@ -155,15 +177,8 @@ func (h *handle) classifyHeadless(w *window, s *scratch, offset, end int64, inde
 	if err != nil {
 		return false, err
 	}
-	for i := sector; i+sector <= len(rest); i += sector {
-		word := binary.LittleEndian.Uint32(rest[i:])
-		n, ok := logWord(word, h.hdr.frameSize)
-		if !ok || i+int(n) > len(rest) {
-			continue
-		}
-		if _, _, err := h.openLogFrame(s, index+1, word, rest[i:i+int(n)]); err == nil {
-			return false, altered(h.kind, h.name, offset, "a frame has lost its beginning, and the one behind it is whole")
-		}
+	if h.holdsFrame(s, index+1, rest) {
+		return false, altered(h.kind, h.name, offset, "a frame has lost its beginning, and the one behind it is whole")
 	}
 	return true, nil
 }

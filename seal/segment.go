@@ -397,14 +397,16 @@ func (s *Segment) ReadFrame(f Frame) ([]byte, error) { return s.h.readFrame(f) }
 func (s *Segment) Close() error { return s.h.close() }
 
 // OpenSegment opens a segment of an earlier process, whose end ReadSegment has
-// found, to read single frames and to end it. Nothing can be appended to it:
-// after an unclean stop a torn frame may stand where the next one would go.
+// found, to read single frames and to end it, which syncs it even if it has
+// ended already. Nothing can be appended to it: after an unclean stop a torn
+// frame may stand where the next one would go.
 func (fs *FS) OpenSegment(name string, end SegmentEnd) (*Segment, error) {
 	h, err := fs.openSegment(name, true)
 	if err != nil {
 		return nil, err
 	}
-	s := &Segment{h: h, end: end, over: fmt.Errorf("seal: append to %s: it was written by an earlier process", h.name)}
+	// Its writer may have been killed before it synced what is read now.
+	s := &Segment{h: h, end: end, dirty: true, over: fmt.Errorf("seal: append to %s: it was written by an earlier process", h.name)}
 	fs.mu.Lock()
 	h.segment = s
 	fs.mu.Unlock()
