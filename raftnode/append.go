@@ -6,35 +6,17 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// appendWork is something for the append goroutine, which alone writes to the
-// journal: a message of raft, or another use of the journal.
-type appendWork struct {
-	message *raftpb.Message
-	do      func() error
-}
-
 // runAppends is the append goroutine. All that waits for it becomes one journal
 // frame with one fdatasync; then raft is told.
 func (n *Node) runAppends() {
 	for {
-		work, ok := n.appends.take(n.ctx.Done())
+		ms, ok := n.appends.take(n.ctx.Done())
 		if !ok {
 			return
 		}
 		var f frame
-		for _, w := range work {
-			if w.message != nil {
-				f.add(w.message)
-				continue
-			}
-			// In its place among the appends: they may have been counted on.
-			if !n.append(&f) {
-				return
-			}
-			if err := w.do(); err != nil {
-				n.fail(err)
-				return
-			}
+		for _, m := range ms {
+			f.add(m)
 		}
 		if !n.append(&f) {
 			return
@@ -42,7 +24,7 @@ func (n *Node) runAppends() {
 	}
 }
 
-// append writes what f has gathered and empties it.
+// append writes what f has gathered.
 func (n *Node) append(f *frame) bool {
 	if f.hs != nil || len(f.entries) > 0 {
 		if err := n.o.Journal.Append(f.entries, f.hs, f.sync(n.saved)); err != nil {
@@ -56,7 +38,6 @@ func (n *Node) append(f *frame) bool {
 	if f.messages > 0 || len(f.responses) > 0 {
 		n.in.report(stored{responses: f.responses, appends: f.messages})
 	}
-	*f = frame{}
 	return true
 }
 

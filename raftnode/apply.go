@@ -70,6 +70,7 @@ func (n *Node) apply(ms []*raftpb.Message) bool {
 			n.beginTerm(e.Raft.GetTerm())
 		}
 	}
+	n.trimmer.applied(entries)
 	confs := n.answer(results, batches, entries[0].Raft.GetIndex())
 	if len(confs) > 0 {
 		// Whoever changed the configuration is answered when raft knows that

@@ -231,7 +231,7 @@ func (n *Node) handle(rd raft.Ready) {
 			if len(m.GetEntries()) > 0 {
 				n.appending++
 			}
-			n.appends.put(appendWork{message: m})
+			n.appends.put(m)
 		case raft.LocalApplyThread:
 			es := m.GetEntries()
 			n.committedTerm = es[len(es)-1].GetTerm()

@@ -20,12 +20,13 @@ type Node struct {
 	o       Options
 	lg      *zap.Logger
 	in      *inbox
-	appends *queue[appendWork]
+	appends *queue[*raftpb.Message]
 	applies *queue[*raftpb.Message]
 	pending pending
 	confs   confWaits
 	quota   *quota
 	reserve *reserve
+	trimmer *trimmer
 	rotator *rotator
 
 	// What other goroutines may know of raft's state, written by the raft
@@ -91,10 +92,12 @@ func Start(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting raft: %w", err)
 	}
+	applied, appliedTerm := o.Store.Applied()
+	cs := o.Store.ConfState()
 	n := &Node{
 		o: o, lg: o.Logger,
 		in:        newInbox(),
-		appends:   newQueue[appendWork](),
+		appends:   newQueue[*raftpb.Message](),
 		applies:   newQueue[*raftpb.Message](),
 		pending:   pending{batches: map[uint64]*batch{}},
 		confs:     confWaits{waits: map[uint64]*confWait{}},
@@ -107,6 +110,7 @@ func Start(o Options) (*Node, error) {
 	n.leadership.changed = make(chan struct{})
 	n.quota = newQuota(n)
 	n.reserve = newReserve(n)
+	n.trimmer = newTrimmer(n, applied)
 	n.rotator = newRotator(n)
 	// Ids of batches and requests need only differ from all others ever given:
 	// they count from a random number.
@@ -115,8 +119,6 @@ func Start(o Options) (*Node, error) {
 	n.lastBatchID = binary.BigEndian.Uint64(random[:])
 	n.nextID.Store(binary.BigEndian.Uint64(random[8:]))
 
-	applied, appliedTerm := o.Store.Applied()
-	cs := o.Store.ConfState()
 	n.setApplied(applied, appliedTerm, cs)
 	n.commit.Store(hs.GetCommit())
 	n.term.Store(hs.GetTerm())
@@ -150,7 +152,7 @@ func Start(o Options) (*Node, error) {
 		close(n.stored)
 	}()
 	for _, duty := range []func(){
-		n.publish, n.runLeases, n.runCompaction, n.runTrim, n.reserve.run, n.rotator.run, n.keepClusterVersion,
+		n.publish, n.runLeases, n.runCompaction, n.trimmer.run, n.reserve.run, n.rotator.run, n.keepClusterVersion,
 	} {
 		n.duties.Go(duty)
 	}

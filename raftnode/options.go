@@ -3,26 +3,14 @@ package raftnode
 import (
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
+	"github.com/cofferkv/coffer/journal"
+	"github.com/cofferkv/coffer/keyring"
+	"github.com/cofferkv/coffer/seal"
 	"github.com/cofferkv/coffer/store"
 )
-
-// journalFile stands for *journal.Journal.
-type journalFile interface {
-	HardState() *raftpb.HardState
-	FirstIndex() uint64
-	LastIndex() uint64
-	Term(i uint64) (uint64, error)
-	Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error)
-	Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync bool) error
-	Cut(index uint64) error
-	Roll() error
-	Size() int64
-}
 
 // Options configures a Node. The zero value of a field means its default
 // where one is named; the other fields are required.
@@ -30,7 +18,7 @@ type Options struct {
 	// ID and ClusterID identify this member and its cluster.
 	ID, ClusterID uint64
 	// Journal and Store are this member's log and state.
-	Journal journalFile
+	Journal *journal.Journal
 	Store   *store.Store
 
 	// Bootstrap are the members of a new cluster, this one among them. It is
@@ -40,8 +28,6 @@ type Options struct {
 	// Name and ClientURLs are what this member publishes about itself.
 	Name       string
 	ClientURLs []string
-	// ClusterVersion is what a new cluster's version is set to, "3.7.0".
-	ClusterVersion string
 
 	// Tick is the heartbeat interval; default 100 ms.
 	Tick time.Duration
@@ -58,13 +44,14 @@ type Options struct {
 	// QuotaBytes is the size of the store above which it only takes what does
 	// not grow it; default 2 GiB, negative for no limit.
 	QuotaBytes int64
+	// After SnapshotCount applied entries (default 10000), or FlushBytes of them
+	// (default 32 MiB), whichever comes first, the store is flushed and the
+	// journal cut. That is also what a crash leaves, at most, to be replayed.
+	SnapshotCount uint64
+	FlushBytes    int64
 	// CatchUpEntries is how many applied entries stay in the journal for slow
 	// followers; default 5000.
 	CatchUpEntries uint64
-	// FlushBytes is how far the journal grows before the store is flushed, so
-	// that the journal can be cut; default 32 MiB. It is also
-	// what has to be replayed, at most, after a crash.
-	FlushBytes int64
 
 	// CompactionMode and CompactionRetention set auto-compaction as etcd's
 	// flags do: CompactPeriodically with a period, or CompactByRevision with a
@@ -77,8 +64,13 @@ type Options struct {
 	// rotation; default 64 MiB.
 	ResealRate int64
 
-	// FS is the file system of the data directory.
-	FS vfs.FS
+	// FS and Keyring are what everything in the data directory is sealed with.
+	FS      *seal.FS
+	Keyring *keyring.Keyring
+	// DBDir is the directory of the store. SealedDirs are all directories with
+	// sealed files; what is in and below them is resealed after a key rotation.
+	DBDir      string
+	SealedDirs []string
 	// BallastPath and BallastBytes are the file that is given up when the disk
 	// is almost full, and its size; default 64 MiB, negative for none.
 	BallastPath  string
@@ -100,9 +92,9 @@ const (
 func (o *Options) setDefaults() {
 	setDefault(&o.Tick, 100*time.Millisecond)
 	setDefault(&o.ElectionTicks, 10)
-	setDefault(&o.ClusterVersion, "3.7.0")
 	setDefault(&o.MaxRequestBytes, 3<<19)
 	setDefault(&o.QuotaBytes, 2<<30)
+	setDefault(&o.SnapshotCount, 10000)
 	setDefault(&o.CatchUpEntries, 5000)
 	setDefault(&o.FlushBytes, 32<<20)
 	setDefault(&o.ResealRate, 64<<20)

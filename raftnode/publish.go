@@ -1,8 +1,12 @@
 package raftnode
 
 import (
+	"fmt"
+
+	"github.com/coreos/go-semver/semver"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/membershippb"
+	"go.etcd.io/etcd/api/v3/version"
 	"go.uber.org/zap"
 )
 
@@ -38,16 +42,23 @@ func (n *Node) publish() {
 	close(n.ready)
 }
 
+// initialVersion is the cluster version of a new cluster: that of the API, less
+// its patch level.
+var initialVersion = func() string {
+	v := semver.New(version.Version)
+	return fmt.Sprintf("%d.%d.0", v.Major, v.Minor)
+}()
+
 // keepClusterVersion sets the version of a new cluster. Whichever member leads
 // does it.
 func (n *Node) keepClusterVersion() {
 	for {
 		changed := n.LeaderChanged()
 		for n.leader.Load() == n.o.ID && n.o.Store.ClusterVersion() == "" {
-			n.lg.Info("setting up initial cluster version", zap.String("cluster-version", n.o.ClusterVersion))
+			n.lg.Info("setting up initial cluster version", zap.String("cluster-version", initialVersion))
 			ctx, cancel := n.dutyContext()
 			_, err := n.Propose(ctx, &pb.InternalRaftRequest{
-				ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: n.o.ClusterVersion},
+				ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: initialVersion},
 			})
 			cancel()
 			if n.ctx.Err() != nil {

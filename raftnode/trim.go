@@ -1,3 +1,119 @@
 package raftnode
 
-func (n *Node) runTrim() {}
+import (
+	"fmt"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/cofferkv/coffer/journal"
+	"github.com/cofferkv/coffer/store"
+)
+
+// trimmer bounds the journal, and with it what a crash leaves to be replayed:
+// from time to time it flushes the store and cuts what is not needed any more.
+type trimmer struct {
+	n    *Node
+	wake chan struct{}
+
+	bytes   atomic.Int64  // of entries applied since the last flush
+	flushed atomic.Uint64 // the applied index at the last flush
+}
+
+func newTrimmer(n *Node, applied uint64) *trimmer {
+	t := &trimmer{n: n, wake: make(chan struct{}, 1)}
+	t.flushed.Store(applied)
+	return t
+}
+
+// applied tells of entries that have been applied since.
+func (t *trimmer) applied(es []store.Entry) {
+	var size int64
+	for _, e := range es {
+		size += int64(len(e.Raft.GetData()))
+	}
+	last := es[len(es)-1].Raft.GetIndex()
+	if t.bytes.Add(size) >= t.n.o.FlushBytes || last >= t.flushed.Load()+t.n.o.SnapshotCount {
+		t.signal()
+	}
+}
+
+func (t *trimmer) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *trimmer) run() {
+	for {
+		select {
+		case <-t.wake:
+		case <-t.n.ctx.Done():
+			return
+		}
+		if err := t.trim(); err != nil && t.n.ctx.Err() == nil {
+			t.n.fail(err)
+			return
+		}
+	}
+}
+
+// trim flushes the store and cuts the journal.
+func (t *trimmer) trim() error {
+	bytes := t.bytes.Load()
+	t.flushed.Store(t.n.applied.Load())
+	if err := t.n.o.Store.DB().Flush(); err != nil {
+		return fmt.Errorf("flushing the store so that the journal can be cut: %w", err)
+	}
+	t.bytes.Add(-bytes)
+	applied := t.n.applied.Load()
+	if applied <= t.n.o.CatchUpEntries {
+		return nil
+	}
+	return t.n.cut(applied - t.n.o.CatchUpEntries)
+}
+
+// cut removes entries up to index from the journal, as far as the store has
+// them durably. Before that an anchor goes into the journal: from then on a
+// store that is older than this one is refused, as the journal could not make
+// up for what it lacks.
+func (n *Node) cut(index uint64) error {
+	durable, err := n.o.Store.DB().DurableApplied()
+	if err != nil {
+		return err
+	}
+	index = min(index, durable)
+	if index < n.o.Journal.FirstIndex() {
+		return nil
+	}
+	a, err := n.anchor(durable)
+	if err != nil {
+		return err
+	}
+	if err := n.o.Journal.WriteAnchor(a); err != nil {
+		return err
+	}
+	if err := n.o.Journal.Cut(index); err != nil {
+		return err
+	}
+	n.lg.Debug("cut the journal", zap.Uint64("cut-index", index), zap.Uint64("durable-applied-index", durable))
+	return nil
+}
+
+// anchor describes the store as it is now, in which the given index is durable.
+func (n *Node) anchor(durable uint64) (journal.Anchor, error) {
+	for {
+		name := n.o.Store.DB().ManifestName()
+		tail, err := n.o.FS.LogTail(n.o.FS.PathJoin(n.o.DBDir, name))
+		if now := n.o.Store.DB().ManifestName(); now != name {
+			continue // Pebble has begun another one
+		}
+		if err != nil {
+			return journal.Anchor{}, fmt.Errorf("reading the end of the store's manifest: %w", err)
+		}
+		return journal.Anchor{
+			Manifest: name, Tail: tail, DurableApplied: durable, KeyringGeneration: n.o.Keyring.Generation(),
+		}, nil
+	}
+}
