@@ -19,7 +19,7 @@ type batch struct {
 	err     error    // what makes it impossible to go on
 }
 
-// fail keeps the first failure that is not the fault of a request.
+// fail keeps the first failure that is not the fault of a request; nil is none.
 func (b *batch) fail(err error) {
 	if b.err == nil {
 		b.err = err

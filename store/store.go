@@ -63,26 +63,23 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newStore(db, o)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("loading the state in %s: %w", o.Dir, err), db.Close())
-	}
-	return s, nil
+	return open(db, o)
 }
 
-func newStore(db *mvcc.DB, o Options) (*Store, error) {
+// open takes over db, also when it fails.
+func open(db *mvcc.DB, o Options) (*Store, error) {
 	s := &Store{db: db, lessor: lease.New(o.Lease), maxLearners: o.MaxLearners}
 	if s.maxLearners == 0 {
 		s.maxLearners = 1
 	}
 	c, err := loadCluster(db)
+	if err == nil {
+		err = s.loadLeases()
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("loading the state in %s: %w", o.Dir, err), db.Close())
 	}
 	s.cluster.Store(c)
-	if err := s.loadLeases(); err != nil {
-		return nil, err
-	}
 	s.hub = watch.New(db, o.Watch)
 	return s, nil
 }
