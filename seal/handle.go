@@ -110,8 +110,9 @@ func (o opener) open(base vfs.FS, path string) (vfs.File, error) {
 	return base.Open(path, o.opts...)
 }
 
-// errNoHeader says that a file ends within its header.
-var errNoHeader = errors.New("the file ends within its header")
+// errNoHeader says that a file has no complete header: it ends before, or the
+// header's sector was never written.
+var errNoHeader = errors.New("it has no complete header")
 
 // readHeader authenticates the header of file, which stands at path.
 func (fs *FS) readHeader(path string, file vfs.File) (*handle, error) {
@@ -120,6 +121,9 @@ func (fs *FS) readHeader(path string, file vfs.File) (*handle, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("seal: read the header of %s: %w", path, err)
 		}
+		return nil, errNoHeader
+	}
+	if lastNonZero(b) == 0 {
 		return nil, errNoHeader
 	}
 	hdr, aead, err := fs.openHeader(path, b)

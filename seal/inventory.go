@@ -128,8 +128,8 @@ func (fs *FS) isUnfinished(path string) bool {
 
 // walkSealed gives the authenticated header and the size of every sealed file in
 // and below dir to visit. A header under a key that the keyring does not hold
-// counts too, although it cannot be authenticated. Files that end within their
-// header are left out: nothing in them is sealed.
+// counts too, although it cannot be authenticated. Files without a complete header
+// are left out: nothing in them is sealed.
 func (fs *FS) walkSealed(dir string, visit func(path string, hdr header, size int64) error) error {
 	return fs.walk(dir, func(path string, info vfs.FileInfo) error {
 		base := fs.base.PathBase(path)
@@ -149,6 +149,9 @@ func (fs *FS) walkSealed(dir string, visit func(path string, hdr header, size in
 			if err != nil && !errors.Is(err, io.EOF) {
 				return fmt.Errorf("read the header of %s: %w", path, err)
 			}
+			return nil
+		}
+		if lastNonZero(b) == 0 {
 			return nil
 		}
 		named := fs.base.PathJoin(fs.base.PathDir(path), strings.TrimPrefix(base, unfinished))

@@ -170,7 +170,7 @@ func (h *handle) holdsFrame(s *scratch, index uint64, b []byte) bool {
 // classifyHeadless is classify for a frame whose first sector is zero, and with
 // it the frame's length. end is where the last sector that is not zero ends.
 func (h *handle) classifyHeadless(w *window, s *scratch, offset, end int64, index uint64) (torn bool, err error) {
-	if end-offset > int64(h.hdr.frameSize)+overhead {
+	if end-offset > (int64(h.hdr.frameSize)+overhead)/sector*sector {
 		return false, altered(h.kind, h.name, offset, "a frame has lost its beginning, and it is not the last")
 	}
 	rest, err := w.at(offset, int(end-offset))

@@ -13,7 +13,10 @@ import (
 // gathered before they are written.
 const writeBuffer = 128 << 10
 
-var writeBuffers = sync.Pool{New: func() any { return new([writeBuffer + 16<<10]byte) }}
+// A frameBuffer has room for that, and the frame that exceeds it.
+type frameBuffer [writeBuffer + tableFrame + overhead]byte
+
+var frameBuffers = sync.Pool{New: func() any { return new(frameBuffer) }}
 
 var (
 	errWriteOnly = errors.New("the file is open for writing only")
@@ -32,7 +35,7 @@ type writer struct {
 	// shared, and by Reseal, which holds it exclusively.
 	pending []byte // plaintext of the next frame
 	sealed  []byte // frames not written yet, in buffer if that suffices
-	buffer  *[writeBuffer + 16<<10]byte
+	buffer  *frameBuffer
 	frames  uint64         // sealed
 	tag     [markSize]byte // of the last frame sealed
 	failed  error          // the first failure to write or sync
@@ -126,7 +129,7 @@ func (w *writer) sealFrame(text []byte, final bool) error {
 	s := getScratch()
 	defer s.release()
 	if w.buffer == nil && !w.h.kind.log() {
-		w.buffer = writeBuffers.Get().(*[writeBuffer + 16<<10]byte)
+		w.buffer = frameBuffers.Get().(*frameBuffer)
 		w.sealed = w.buffer[:0]
 	}
 	if w.h.kind.log() {
@@ -235,7 +238,7 @@ func (w *writer) Close() error {
 	w.h.mu.RUnlock()
 	closeErr := w.h.close()
 	if w.buffer != nil {
-		writeBuffers.Put(w.buffer)
+		frameBuffers.Put(w.buffer)
 		w.buffer, w.sealed = nil, nil
 	}
 	if err == nil {
