@@ -121,10 +121,10 @@ type API struct {
 	node  *raftnode.Node
 	store *store.Store
 
-	services []service
-	methods  map[string]*methodMetrics // by full method name
-	versions clientVersions
-	streams  streams
+	services                      []service
+	methods                       map[string]*methodMetrics // by full method name
+	unaryVersions, streamVersions *clientVersions
+	streams                       streams
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -139,7 +139,11 @@ type service struct {
 // New returns the API of a member. Node and store must outlive it; Close ends it.
 func New(o Options) *API {
 	o = o.withDefaults()
-	a := &API{o: o, log: o.Logger, node: o.Node, store: o.Store, stop: make(chan struct{})}
+	a := &API{
+		o: o, log: o.Logger, node: o.Node, store: o.Store,
+		unaryVersions: newClientVersions("unary"), streamVersions: newClientVersions("stream"),
+		stop: make(chan struct{}),
+	}
 	a.services = []service{
 		{&pb.KV_ServiceDesc, kvServer{API: a}},
 		{&pb.Watch_ServiceDesc, watchServer{API: a}},

@@ -40,7 +40,7 @@ func (a *API) admitUnary(ctx context.Context, req any, handler grpc.UnaryHandler
 	if a.node.Status().IsLearner && !allowedOnLearner(req) {
 		return nil, rpctypes.ErrGRPCNotSupportedForLearner
 	}
-	if _, err := a.admit(ctx, "unary"); err != nil {
+	if _, err := a.admit(ctx, a.unaryVersions); err != nil {
 		return nil, err
 	}
 	return handler(withCaller(ctx), req)
@@ -60,26 +60,23 @@ func allowedOnLearner(req any) bool {
 
 // admit reads the metadata of a request: it counts the client's version and refuses a request that wants a leader while
 // there is none. It reports whether a leader is wanted.
-func (a *API) admit(ctx context.Context, kind string) (needsLeader bool, err error) {
-	md, ok := metadata.FromIncomingContext(ctx)
-	if !ok {
-		return false, nil
-	}
-	version := "unknown"
-	if v := md[rpctypes.MetadataClientAPIVersionKey]; len(v) > 0 {
+func (a *API) admit(ctx context.Context, versions *clientVersions) (needsLeader bool, err error) {
+	version := unknownVersion
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 {
 		version = v[0]
 	}
 	if !utf8.ValidString(version) {
 		return false, rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
-	a.versions.count(kind, version)
-	if v := md[rpctypes.MetadataRequireLeaderKey]; len(v) > 0 && v[0] == rpctypes.MetadataHasLeader {
-		if !a.hasLeader() {
-			return true, rpctypes.ErrGRPCNoLeader
-		}
-		return true, nil
+	versions.count(version)
+	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	if len(v) == 0 || v[0] != rpctypes.MetadataHasLeader {
+		return false, nil
 	}
-	return false, nil
+	if !a.hasLeader() {
+		return true, rpctypes.ErrGRPCNoLeader
+	}
+	return true, nil
 }
 
 // stream is the one interceptor of streams.
@@ -102,7 +99,7 @@ func (a *API) admitStream(srv any, ss *serverStream, info *grpc.StreamServerInfo
 	if a.node.Status().IsLearner && info.FullMethod != pb.Maintenance_Snapshot_FullMethodName {
 		return rpctypes.ErrGRPCNotSupportedForLearner
 	}
-	needsLeader, err := a.admit(ss.ctx, "stream")
+	needsLeader, err := a.admit(ss.ctx, a.streamVersions)
 	if err != nil {
 		return err
 	}

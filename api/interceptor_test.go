@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"strings"
@@ -78,18 +79,20 @@ func TestRPCsAreCountedUnderTheNamesEtcdUses(t *testing.T) {
 }
 
 func TestClientVersionsAreCountedButNotWithoutBound(t *testing.T) {
-	var v clientVersions
-	v.count("unary", "3.7")
-	v.count("unary", "3.7")
-	if n := valueOf(clientRequests.WithLabelValues("unary", "3.7")); n < 2 {
+	v := newClientVersions("unary")
+	counter := clientRequests.WithLabelValues("unary", "3.7")
+	before := valueOf(counter)
+	v.count("3.7")
+	v.count("3.7")
+	if n := valueOf(counter) - before; n != 2 {
 		t.Errorf("counted %v", n)
 	}
-	before := seriesOf(clientRequests)
+	series := seriesOf(clientRequests)
 	for i := range 10 * maxClientVersions {
-		v.count("unary", strings.Repeat("x", i%maxClientVersionLength)+string(rune('a'+i%26)))
+		v.count(fmt.Sprint("made-up-", i))
 	}
-	v.count("unary", strings.Repeat("x", 1000))
-	if n := seriesOf(clientRequests) - before; n > maxClientVersions {
+	v.count(strings.Repeat("x", maxClientVersionLength+1))
+	if n := seriesOf(clientRequests) - series; n >= maxClientVersions {
 		t.Errorf("%d new time series", n)
 	}
 }
@@ -101,7 +104,7 @@ func TestMetadataOfARequest(t *testing.T) {
 		t.Errorf("with a leader: %v", err)
 	}
 	ctx = metadata.NewIncomingContext(context.Background(), metadata.Pairs(rpctypes.MetadataClientAPIVersionKey, "\xff"))
-	if _, err := m.api.admit(ctx, "unary"); err != rpctypes.ErrGRPCInvalidClientAPIVersion {
+	if _, err := m.api.admit(ctx, m.api.unaryVersions); err != rpctypes.ErrGRPCInvalidClientAPIVersion {
 		t.Errorf("a version that is no text: %v", err)
 	}
 }

@@ -29,10 +29,6 @@ var keyStates = map[keyring.State]cofferpb.KeyState{
 }
 
 func (s keysServer) List(context.Context, *cofferpb.ListRequest) (*cofferpb.ListResponse, error) {
-	usage, err := s.o.FS.Inventory(s.o.SealedDirs...)
-	if err != nil {
-		return nil, status.Error(codes.Internal, fmt.Sprintf("counting what is under each data key: %v", err))
-	}
 	kr := s.o.Keyring
 	resp := &cofferpb.ListResponse{ClusterId: s.o.ClusterID, MemberId: s.o.MemberID, Generation: kr.Generation()}
 	keys := make(map[keyring.ID]*cofferpb.DataKey)
@@ -45,8 +41,12 @@ func (s keysServer) List(context.Context, *cofferpb.ListRequest) (*cofferpb.List
 		keys[k.ID] = key
 		resp.Keys = append(resp.Keys, key)
 	}
+	// Keys first, then what is under them: a key that is said to be removed has nothing under it.
+	usage, err := s.o.FS.Inventory(s.o.SealedDirs...)
+	if err != nil {
+		return nil, status.Error(codes.Internal, fmt.Sprintf("counting what is under each data key: %v", err))
+	}
 	for _, u := range usage {
-		// A key may have been removed, or made, since the inventory was taken.
 		if key := keys[u.Key]; key != nil {
 			key.Files += int64(u.Files)
 			key.Bytes += u.Bytes

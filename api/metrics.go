@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,30 +105,49 @@ func (t readTimer) observe(start time.Time, err error) {
 	o.Observe(time.Since(start).Seconds())
 }
 
-// clientVersions counts requests by the API version that the client says it speaks. What clients say is not to be
-// trusted: beyond maxClientVersions different ones, and for long ones, it counts under "unknown".
+// clientVersions counts requests of one kind, "unary" or "stream", by the API version that the client says it speaks. What
+// clients say is not to be trusted: beyond maxClientVersions different ones, and for long ones, it counts "unknown".
 type clientVersions struct {
-	counters sync.Map // kind and version -> prometheus.Counter
-	known    atomic.Int64
+	kind  string
+	known atomic.Pointer[map[string]prometheus.Counter] // replaced, never changed
+	mu    sync.Mutex                                    // held to replace it
 }
 
 const (
+	unknownVersion         = "unknown"
 	maxClientVersions      = 64
 	maxClientVersionLength = 32
 )
 
-func (v *clientVersions) count(kind, version string) {
-	type key struct{ kind, version string }
-	if c, ok := v.counters.Load(key{kind, version}); ok {
-		c.(prometheus.Counter).Inc()
-		return
+func newClientVersions(kind string) *clientVersions {
+	v := &clientVersions{kind: kind}
+	v.known.Store(&map[string]prometheus.Counter{unknownVersion: clientRequests.WithLabelValues(kind, unknownVersion)})
+	return v
+}
+
+func (v *clientVersions) count(version string) {
+	known := *v.known.Load()
+	c, ok := known[version]
+	if !ok {
+		c = v.add(version)
 	}
-	if len(version) > maxClientVersionLength || v.known.Add(1) > maxClientVersions {
-		version = "unknown"
-	}
-	c := clientRequests.WithLabelValues(kind, version)
-	v.counters.Store(key{kind, version}, c)
 	c.Inc()
+}
+
+func (v *clientVersions) add(version string) prometheus.Counter {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	known := *v.known.Load()
+	if c, ok := known[version]; ok {
+		return c
+	}
+	if len(known) >= maxClientVersions || len(version) > maxClientVersionLength {
+		return known[unknownVersion]
+	}
+	more := maps.Clone(known)
+	more[version] = clientRequests.WithLabelValues(v.kind, version)
+	v.known.Store(&more)
+	return more[version]
 }
 
 // methodMetrics are the counters of one RPC method, looked up once so that a request costs additions and no label
