@@ -22,6 +22,8 @@ type Options struct {
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
 	// does not open in a compaction), after the error was logged. It must not return. nil: the process exits with status 1.
 	Fatal func(err error)
+
+	tune func(*pebble.Options) // set by tests
 }
 
 // DB is an open store. Its methods may be called from any goroutine, but there is only one Batch at a time.

@@ -134,5 +134,8 @@ func (e *engine) options(o Options) *pebble.Options {
 			Compression:    func() *block.CompressionProfile { return block.SnappyCompression },
 		}
 	}
+	if o.tune != nil {
+		o.tune(p)
+	}
 	return p
 }
