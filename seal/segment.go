@@ -26,7 +26,8 @@ var (
 // One goroutine appends, syncs and ends; the other methods may be called at any
 // time.
 type Segment struct {
-	h *handle
+	h      *handle
+	length int64 // of the file, in bytes; Reseal keeps it
 
 	buf []byte // the sealed frame, kept between calls
 
@@ -125,7 +126,7 @@ func (fs *FS) startSegment(path string, h *handle) (*Segment, error) {
 	if h.file, err = h.opener.open(fs.base, path); err != nil {
 		return nil, err
 	}
-	s := &Segment{h: h, end: logStart}
+	s := &Segment{h: h, length: h.hdr.length, end: logStart}
 	h.segment = s
 	fs.unlink(path) // what was resealing or reading a file of that name before
 	fs.register(h, path)
@@ -283,7 +284,7 @@ func (s *Segment) End() error {
 	if end.Ended {
 		return nil
 	}
-	err := s.write(Frame{Offset: s.h.hdr.length - sector, Index: end.Tail.Frames}, true, nil)
+	err := s.write(Frame{Offset: s.length - sector, Index: end.Tail.Frames}, true, nil)
 	if err == nil {
 		err = s.syncData()
 	}
@@ -373,13 +374,13 @@ func (s *Segment) Offset() int64 {
 }
 
 // Size returns the size of the file in bytes.
-func (s *Segment) Size() int64 { return s.h.hdr.length }
+func (s *Segment) Size() int64 { return s.length }
 
 // Fits returns whether a frame of n bytes of payload fits into what is left.
 func (s *Segment) Fits(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return n <= MaxPayload && s.end.Offset+int64(logFrameSize(n)) <= s.h.hdr.length-sector && s.end.Tail.Frames < maxFrames
+	return n <= MaxPayload && s.end.Offset+int64(logFrameSize(n)) <= s.length-sector && s.end.Tail.Frames < maxFrames
 }
 
 // Active returns whether the segment is under the active data key.
@@ -406,7 +407,7 @@ func (fs *FS) OpenSegment(name string, end SegmentEnd) (*Segment, error) {
 		return nil, err
 	}
 	// Its writer may have been killed before it synced what is read now.
-	s := &Segment{h: h, end: end, dirty: true, over: fmt.Errorf("seal: append to %s: it was written by an earlier process", h.name)}
+	s := &Segment{h: h, length: h.hdr.length, end: end, dirty: true, over: fmt.Errorf("seal: append to %s: it was written by an earlier process", h.name)}
 	fs.mu.Lock()
 	h.segment = s
 	fs.mu.Unlock()
