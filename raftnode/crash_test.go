@@ -25,11 +25,12 @@ type written struct {
 // The disk stops at random instants while clients write, the store is flushed
 // and the journal cut all the time: what was acknowledged before is there, at
 // the revision that was acknowledged, and no later write gets that revision
-// again. COFFER_LONG=1 makes it many more instants.
+// again. In every third life the data keys are rotated. COFFER_LONG=1 makes it
+// many more instants.
 func TestAcknowledgedWritesSurviveACrashAtAnyInstant(t *testing.T) {
 	crashes := 20
 	if os.Getenv("COFFER_LONG") != "" {
-		crashes = 1000
+		crashes = 10000
 	}
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
@@ -81,6 +82,13 @@ func TestAcknowledgedWritesSurviveACrashAtAnyInstant(t *testing.T) {
 				}
 			})
 		}
+		if life%3 == 0 {
+			wg.Go(func() {
+				if _, err := m.node.RotateKeys(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 		time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
 		// What is acknowledged from here on may be lost: remember what was
 		// acknowledged before the disk stops.
@@ -97,7 +105,6 @@ func TestAcknowledgedWritesSurviveACrashAtAnyInstant(t *testing.T) {
 		wg.Wait()
 		m.stop()
 		base = crashed
-		t.Logf("life %d: %d writes acknowledged, %d%% of what was not synced kept", life, len(revisions), percent)
 		for c := range clients {
 			state[c].count, state[c].rev = before[c].count, before[c].rev
 		}
