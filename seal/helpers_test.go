@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -131,6 +132,8 @@ func random(seed uint64, n int) []byte {
 	rand.NewChaCha8(key).Read(b)
 	return b
 }
+
+func truncate(path string, size int64) error { return os.Truncate(path, size) }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 

@@ -107,7 +107,7 @@ func (w *writer) writeFrames(p []byte) error {
 // writeLog adds p to a log. Frames are closed at a sync, or when full; and then
 // they are synced at once, so that never more than one is not.
 func (w *writer) writeLog(p []byte) error {
-	full := w.h.hdr.frameSize - logPrefix
+	full := w.h.hdr.frameSize - overhead - logPrefix
 	for len(p) > 0 {
 		if len(w.pending) == full {
 			if err := w.sync((vfs.File).SyncData); err != nil {
