@@ -50,6 +50,10 @@ type memberOptions struct {
 	api   Options
 	raft  raftnode.Options
 	watch watch.Options
+	// cutOff gives the member a peer that cannot be reached, without which there is no quorum.
+	cutOff bool
+	// learner makes the member a learner of that peer.
+	learner bool
 }
 
 // startMember starts a member that is alone in its cluster and stops it when the test ends.
@@ -83,6 +87,12 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 	for _, f := range vary {
 		f(&o)
 	}
+	if o.cutOff {
+		const url = "http://127.0.0.1:1"
+		peer := &pb.Member{ID: store.MemberID([]string{url}, testToken), PeerURLs: []string{url}}
+		o.raft.Bootstrap = append(o.raft.Bootstrap, peer)
+		o.raft.Bootstrap[0].IsLearner = o.learner
+	}
 	m.store, err = store.Open(store.Options{FS: sealed, Dir: "data/db", Watch: o.watch, MemTableBytes: 1 << 20, CacheBytes: 1 << 20})
 	must(t, err)
 	t.Cleanup(func() { m.store.Close() })
@@ -94,8 +104,15 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 		defer cancel()
 		m.node.Stop(ctx)
 	})
+	ready := m.node.Ready()
+	if o.cutOff {
+		applied := make(chan struct{})
+		close(applied)
+		ready = applied
+		must(t, m.node.WaitApplied(soon(t)))
+	}
 	select {
-	case <-m.node.Ready():
+	case <-ready:
 	case <-m.node.Done():
 		t.Fatalf("the member stopped: %v", m.node.Err())
 	case <-time.After(10 * time.Second):
