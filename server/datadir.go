@@ -1,0 +1,213 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferkv/coffer/config"
+)
+
+// The names in a data directory.
+const (
+	lockName    = "LOCK"
+	keyringName = "KEYRING"
+	journalName = "journal"
+	dbName      = "db"
+	ballastName = "ballast"
+)
+
+// dataDir is a member's data directory, locked against other processes.
+type dataDir struct {
+	path    string
+	journal string
+	// fresh says that no member has ever run here.
+	fresh bool
+	lock  *os.File
+}
+
+// openDataDir creates the directory if need be, locks it, and finds out whether a member has run here. It refuses
+// directories that hold something else, before anything is written to them.
+func openDataDir(c *config.Config) (*dataDir, error) {
+	d := &dataDir{path: c.DataDir, journal: c.WALDir}
+	if d.journal == "" {
+		d.journal = filepath.Join(c.DataDir, journalName)
+	}
+	if err := d.refuseEtcd(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return nil, fmt.Errorf("create data directory %s: %w%s", d.path, err, permissionRemedy(err, d.path))
+	}
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := d.inspect(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
+
+// sealed returns the directories with sealed files, in or below them.
+func (d *dataDir) sealed() []string {
+	if rel, err := filepath.Rel(d.path, d.journal); err == nil && !strings.HasPrefix(rel, "..") {
+		return []string{d.path}
+	}
+	return []string{d.path, d.journal}
+}
+
+// refuseEtcd recognizes what etcd leaves in a data directory.
+func (d *dataDir) refuseEtcd() error {
+	for _, trace := range []string{filepath.Join("member", "snap", "db"), filepath.Join("member", "wal")} {
+		if _, err := os.Stat(d.file(trace)); err == nil {
+			return fmt.Errorf("%s is a data directory of etcd (it has %s), which Coffer does not read and has not touched: "+
+				"choose an empty directory with --data-dir, start there, and copy the keys over with `etcdctl make-mirror`", d.path, trace)
+		}
+	}
+	return nil
+}
+
+// takeLock makes sure that no other process uses the directory. The lock ends with the process, however it ends.
+func (d *dataDir) takeLock() error {
+	path := d.file(lockName)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock data directory: %w%s", err, permissionRemedy(err, d.path))
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock)
+	if err == nil {
+		d.lock = f
+		return nil
+	}
+	defer f.Close()
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	owner := "another process"
+	who := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if unix.FcntlFlock(f.Fd(), unix.F_GETLK, &who) == nil && who.Type != unix.F_UNLCK && who.Pid > 0 {
+		owner = fmt.Sprintf("process %d", who.Pid)
+	}
+	return fmt.Errorf("data directory %s is in use by %s: stop that one first, or give this member a directory of its own with --data-dir", d.path, owner)
+}
+
+// inspect finds out whether a member has run here.
+func (d *dataDir) inspect() error {
+	_, err := os.Stat(d.file(keyringName))
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look for a keyring: %w%s", err, permissionRemedy(err, d.path))
+	}
+	for _, dir := range []string{d.journal, d.file(dbName)} {
+		names, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("read %s: %w%s", dir, err, permissionRemedy(err, dir))
+		}
+		if len(names) > 0 {
+			return fmt.Errorf("%s holds sealed files (%s, for one) and %s is missing: without its keyring nothing in it can be read. "+
+				"Put the %s back from a copy, or restore a snapshot into another directory. Nothing has been changed",
+				dir, names[0].Name(), d.file(keyringName), keyringName)
+		}
+	}
+	d.fresh = true
+	return nil
+}
+
+// unfinished reports whether the member's first start ended before anything was in its journal or its store.
+func (d *dataDir) unfinished() bool {
+	for _, dir := range []string{d.journal, d.file(dbName)} {
+		names, err := os.ReadDir(dir)
+		if len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
+}
+
+// strangers returns the names in the directory that are not a member's.
+func (d *dataDir) strangers() []string {
+	known := map[string]bool{lockName: true, keyringName: true, journalName: true, dbName: true, ballastName: true, "lost+found": true}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		if !known[e.Name()] && !strings.HasPrefix(e.Name(), keyringName+".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func (d *dataDir) close() {
+	if d.lock != nil {
+		_ = d.lock.Close()
+	}
+}
+
+// refuseKEKInside refuses a key file that lies with the data it protects: whoever takes the directory, or a backup of
+// it, would have both.
+func refuseKEKInside(c *config.Config) error {
+	path, ok := strings.CutPrefix(c.KEK, "file:")
+	if !ok {
+		return nil
+	}
+	key, err := realPath(path)
+	if err != nil {
+		return fmt.Errorf("--kek %s: %w", c.KEK, err)
+	}
+	for _, dir := range []string{c.DataDir, c.WALDir} {
+		if dir == "" {
+			continue
+		}
+		real, err := realPath(dir)
+		if err != nil {
+			return fmt.Errorf("data directory %s: %w", dir, err)
+		}
+		if rel, err := filepath.Rel(real, key); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return fmt.Errorf("the key-encryption key %s lies inside %s, beside the data it protects: whoever has the directory would have the key. "+
+				"Move it elsewhere, best to another volume, and name it with --kek", path, dir)
+		}
+	}
+	return nil
+}
+
+// realPath is path without symbolic links, as far as it exists.
+func realPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	rest := ""
+	for {
+		real, err := filepath.EvalSymlinks(abs)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || abs == filepath.Dir(abs) {
+			return "", err
+		}
+		rest = filepath.Join(filepath.Base(abs), rest)
+		abs = filepath.Dir(abs)
+	}
+}
+
+func permissionRemedy(err error, path string) string {
+	if !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	return fmt.Sprintf(": user %d needs to read and write there: chown -R %d %s", os.Getuid(), os.Getuid(), path)
+}

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"github.com/cofferkv/coffer/config"
+	"github.com/cofferkv/coffer/journal"
+	"github.com/cofferkv/coffer/keyring"
+	"github.com/cofferkv/coffer/kms"
+	"github.com/cofferkv/coffer/seal"
+	"github.com/cofferkv/coffer/store"
+)
+
+// Restored says what Restore made.
+type Restored struct {
+	Member   keyring.Member
+	Revision int64
+}
+
+// Restore makes the data directory that c names out of a snapshot, for the first member of a new cluster with the
+// identities that follow from c. bump, if not 0, raises the revision by so much and compacts all before.
+//
+// Nothing of the old data directory is needed, only the snapshot and one of the KEKs that open it; the new keyring is
+// wrapped by that KEK. The directory appears under its name when it is complete, and not before.
+func Restore(ctx context.Context, c *config.Config, snapshot io.Reader, bump int64, log *zap.Logger) (*Restored, error) {
+	if err := errors.Join(refuseKEKInside(c), refuseFull(c.DataDir), refuseFull(c.WALDir)); err != nil {
+		return nil, err
+	}
+	founders, err := initialMembers(c)
+	if err != nil {
+		return nil, err
+	}
+	kek, err := kms.Open(c.KEK)
+	if err != nil {
+		return nil, err
+	}
+	defer kek.Close()
+	content, err := seal.OpenSnapshot(snapshot, kek)
+	if err != nil {
+		return nil, err
+	}
+
+	r := &restoration{data: filepath.Clean(c.DataDir), log: log}
+	if c.WALDir != "" {
+		r.wal = filepath.Clean(c.WALDir)
+	}
+	if err := r.make(ctx, kek, founders, content, bump); err != nil {
+		return nil, errors.Join(err, r.discard())
+	}
+	if err := r.appear(); err != nil {
+		return nil, err
+	}
+	return &Restored{Member: founders.self(), Revision: r.revision}, nil
+}
+
+// refuseFull refuses a directory that has something in it.
+func refuseFull(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is not empty: a snapshot is restored into a new directory; name another one", dir)
+}
+
+// restoration is a data directory in the making. It is made beside the place where it will be.
+type restoration struct {
+	data, wal string
+	revision  int64
+	log       *zap.Logger
+}
+
+func unfinished(dir string) string { return dir + ".restoring" }
+
+func (r *restoration) discard() error {
+	err := os.RemoveAll(unfinished(r.data))
+	if r.wal != "" {
+		err = errors.Join(err, os.RemoveAll(unfinished(r.wal)))
+	}
+	return err
+}
+
+func (r *restoration) make(ctx context.Context, kek *kms.KEK, f *founders, content io.Reader, bump int64) error {
+	if err := r.discard(); err != nil { // of an attempt before this one
+		return err
+	}
+	data := unfinished(r.data)
+	log := filepath.Join(data, journalName)
+	if r.wal != "" {
+		log = unfinished(r.wal)
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	kr, err := keyring.Create(vfs.Default, filepath.Join(data, keyringName), f.self(), kek)
+	if err != nil {
+		return err
+	}
+	defer kr.Close()
+	sealed := seal.New(vfs.Default, kr, seal.Options{Logger: r.log})
+	s, err := store.Restore(ctx, store.Options{FS: sealed, Dir: filepath.Join(data, dbName), Logger: r.log}, content,
+		store.RestoreOptions{Members: f.members, BumpRevision: bump})
+	if err != nil {
+		return err
+	}
+	r.revision = s.Revision()
+	if err := s.Close(); err != nil {
+		return err
+	}
+	j, err := journal.Open(journal.Options{FS: sealed, Dir: log, Logger: r.log})
+	if err != nil {
+		return err
+	}
+	return errors.Join(j.Reset(store.RestoredIndex, store.RestoredTerm), j.Close())
+}
+
+// appear gives the directories their names: the data directory last, since it is the one that a member looks for.
+func (r *restoration) appear() error {
+	for _, dir := range []string{r.wal, r.data} {
+		if dir == "" {
+			continue
+		}
+		if err := os.Rename(unfinished(dir), dir); err != nil {
+			return err
+		}
+		parent, err := os.Open(filepath.Dir(dir))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/cofferkv/coffer/config"
+)
+
+// stopTimeout is how long the process takes to end after SIGTERM, at most.
+const stopTimeout = 1200 * time.Millisecond
+
+// Run runs a member until it is told to end by SIGTERM or SIGINT (nil) or cannot go on (the reason).
+// A second signal ends the process at once.
+func Run(c *config.Config, build Build, log *zap.Logger) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	routeGRPCLog(log)
+	limitMemory(log)
+	if c.MemoryMlock {
+		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE); err != nil {
+			return fmt.Errorf("--memory-mlock: %w: raise the limit of locked memory (LimitMEMLOCK=, ulimit -l) or leave the flag out", err)
+		}
+	}
+
+	started := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			// Whatever has been done so far is as good as undone by a crash, which every start expects.
+			log.Info("received signal; ending before the start was complete", zap.Stringer("signal", s))
+			_ = log.Sync()
+			os.Exit(0)
+		case <-started:
+		}
+	}()
+	s, err := Start(c, build, log)
+	close(started)
+	if err != nil {
+		return err
+	}
+
+	ready := s.Ready()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			notify(log, daemon.SdNotifyReady)
+		case sig := <-signals:
+			log.Info("received signal; shutting down...", zap.Stringer("signal", sig))
+			go func() {
+				log.Info("received a second signal; ending at once", zap.Stringer("signal", <-signals))
+				_ = log.Sync()
+				os.Exit(1)
+			}()
+			notify(log, daemon.SdNotifyStopping)
+			return stop(s, log)
+		case err := <-s.Failed():
+			return errors.Join(err, stop(s, log))
+		}
+	}
+}
+
+func stop(s *Server, log *zap.Logger) error {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		// The data is safe in any case; but a disk that fails on close will fail again.
+		log.Warn("closing was not complete", zap.Error(err))
+	}
+	log.Info("closed the member", zap.Duration("took", time.Since(begun)))
+	return nil
+}
+
+// notify tells the service manager, if there is one.
+func notify(log *zap.Logger, state string) {
+	sent, err := daemon.SdNotify(false, state)
+	switch {
+	case err != nil:
+		log.Warn("failed to notify systemd", zap.String("state", state), zap.Error(err))
+	case sent:
+		log.Info("notified systemd", zap.String("state", state))
+	}
+}
+
+// limitMemory tells Go's garbage collector about the memory limit of the container, unless GOMEMLIMIT has done so.
+// A tenth is left for what the collector does not count.
+func limitMemory(log *zap.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	limit := cgroupLimit(os.ReadFile)
+	if limit == 0 {
+		return
+	}
+	debug.SetMemoryLimit(limit / 10 * 9)
+	log.Info("memory limit taken from the control group", zap.Int64("bytes", limit/10*9))
+}
+
+// cgroupLimit returns the smallest memory limit of this process's control groups (version 2), or 0.
+func cgroupLimit(readFile func(string) ([]byte, error)) int64 {
+	text, err := readFile("/proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	_, path, ok := strings.Cut(strings.TrimSpace(string(text)), "0::")
+	if !ok || strings.Contains(path, "\n") {
+		return 0
+	}
+	smallest := int64(0)
+	for {
+		text, err := readFile("/sys/fs/cgroup" + strings.TrimSuffix(path, "/") + "/memory.max")
+		if err == nil {
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && (smallest == 0 || n < smallest) {
+				smallest = n
+			}
+		}
+		i := strings.LastIndexByte(path, '/')
+		if i < 0 || path == "" {
+			return smallest
+		}
+		path = path[:i]
+	}
+}
