@@ -108,6 +108,12 @@ func (fs *FS) unfinishedPath(path string) string {
 	return fs.base.PathJoin(fs.base.PathDir(path), unfinished+fs.base.PathBase(path))
 }
 
+// resealedPath returns where the file at path is sealed anew. A Reseal whose file
+// was removed may still be at work when another one of that name is prepared.
+func (fs *FS) resealedPath(path string) string {
+	return fs.base.PathJoin(fs.base.PathDir(path), unfinished+"resealed."+fs.base.PathBase(path))
+}
+
 // syncDirOf makes the names in the directory of path durable.
 func (fs *FS) syncDirOf(path string) error {
 	dir, err := fs.base.OpenDir(fs.base.PathDir(path))

@@ -40,7 +40,7 @@ func (fs *FS) Reseal(ctx context.Context, name string, limit *rate.Limiter) erro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &copier{fs: fs, path: path, at: fs.unfinishedPath(path), limit: limit}
+	c := &copier{fs: fs, path: path, at: fs.resealedPath(path), limit: limit}
 	if needed, err := c.begin(cancel); err != nil || !needed {
 		return err
 	}

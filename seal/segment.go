@@ -262,12 +262,6 @@ func (s *Segment) Append(payload []byte) (Frame, error) {
 	if err := s.write(f, false, payload); err != nil {
 		return Frame{}, s.fail(fmt.Errorf("seal: append to %s: %w", s.h.name, err))
 	}
-	end.Tail.Frames++
-	copy(end.Tail.Tag[:], s.buf[len(s.buf)-tagSize:])
-	end.Offset += int64(len(s.buf))
-	s.mu.Lock()
-	s.end, s.dirty = end, true
-	s.mu.Unlock()
 	return f, nil
 }
 
@@ -298,7 +292,8 @@ func (s *Segment) End() error {
 	return nil
 }
 
-// write leaves the sealed frame in s.buf.
+// write seals a frame and writes it. That the segment now reaches further is
+// recorded before Reseal can exchange the file: it copies what is recorded.
 func (s *Segment) write(f Frame, final bool, payload []byte) error {
 	scratch := getScratch()
 	defer scratch.release()
@@ -314,6 +309,15 @@ func (s *Segment) write(f Frame, final bool, payload []byte) error {
 		return err
 	}
 	KindJournal.countSealed(1, len(text))
+	if final {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end.Tail.Frames++
+	copy(s.end.Tail.Tag[:], s.buf[len(s.buf)-tagSize:])
+	s.end.Offset += int64(len(s.buf))
+	s.dirty = true
 	return nil
 }
 

@@ -1,0 +1,527 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/errors/oserror"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/cofferkv/coffer/keyring"
+	"golang.org/x/time/rate"
+)
+
+// wantOnlyActive fails unless all that is in db, and all that is open, is under
+// the active key.
+func wantOnlyActive(t testing.TB, fs *FS, dirs ...string) {
+	t.Helper()
+	usage, err := fs.Inventory(dirs...)
+	must(t, err)
+	for _, u := range usage {
+		if u.Key != fs.kr.Active() {
+			t.Fatalf("%d files of kind %v, %d bytes, are still under %v", u.Files, u.Kind, u.Bytes, u.Key)
+		}
+	}
+}
+
+func TestResealKeepsContentAndHandlesOfEveryKind(t *testing.T) {
+	for _, base := range []vfs.FS{vfs.NewMem(), vfs.Default} {
+		dir := t.TempDir()
+		must(t, base.MkdirAll(dir+"/db", 0o700))
+		fs := New(base, newTestKeyring(t), Options{})
+		content := random(1, 100_001)
+		var open []vfs.File
+		paths := append(append([]string{"db/marker.m.000001.a"}, oncePaths...), logPaths...)
+		var tails []Tail
+		for i, path := range paths {
+			if i == 0 {
+				write(t, fs, dir+"/"+path, nil)
+			} else {
+				write(t, fs, dir+"/"+path, content)
+			}
+			f, err := fs.Open(dir + "/" + path)
+			must(t, err)
+			open = append(open, f)
+			if i > len(oncePaths) {
+				tail, err := fs.LogTail(dir + "/" + path)
+				must(t, err)
+				tails = append(tails, tail)
+			}
+		}
+		for range 3 { // a mark is carried on from one resealing to the next
+			_, err := fs.kr.Rotate()
+			must(t, err)
+			before := raw(t, base, dir+"/db/000001.sst")
+			must(t, fs.ResealAll(t.Context(), nil, dir))
+			wantOnlyActive(t, fs, dir)
+			if bytes.Equal(before, raw(t, base, dir+"/db/000001.sst")) {
+				t.Fatal("the table is the same")
+			}
+			removed, err := fs.RemoveUnused(dir)
+			must(t, err)
+			if len(removed) != 1 {
+				t.Fatalf("%d keys were removed", len(removed))
+			}
+		}
+		for i, f := range open {
+			want := content
+			if i == 0 {
+				want = nil
+			}
+			got := make([]byte, len(want))
+			if n, err := f.ReadAt(got, 0); n != len(want) || i > 0 && err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%s through an open handle: %d bytes, %v", paths[i], n, err)
+			}
+			must(t, f.Close())
+			got, err := read(fs, dir+"/"+paths[i])
+			must(t, err)
+			if !bytes.Equal(got, want) {
+				t.Fatalf("%s reads as something else", paths[i])
+			}
+			if i > len(oncePaths) {
+				must(t, fs.CheckTail(dir+"/"+paths[i], tails[i-1-len(oncePaths)]))
+			}
+		}
+		wantNothingOpen(t, fs)
+	}
+}
+
+func TestResealGoesOnUnderAFileBeingWritten(t *testing.T) {
+	for _, base := range []vfs.FS{vfs.NewMem(), vfs.Default} {
+		dir := t.TempDir()
+		must(t, base.MkdirAll(dir+"/db", 0o700))
+		fs := New(base, newTestKeyring(t), Options{})
+		for _, path := range append(append([]string{}, oncePaths...), logPaths...) {
+			kind, _ := KindOf(fs.PathBase(path))
+			path = dir + "/" + path
+			f, err := fs.Create(path, writeCategory)
+			must(t, err)
+			var want []byte
+			for i := range 30 {
+				p := random(uint64(i), i*1000)
+				want = append(want, p...)
+				_, err := f.Write(p)
+				must(t, err)
+				if kind.log() && i%4 == 0 {
+					must(t, f.Sync())
+				}
+				if i%7 == 0 {
+					_, err := fs.kr.Rotate()
+					must(t, err)
+					must(t, fs.Reseal(t.Context(), path, nil))
+					wantOnlyActive(t, fs, dir)
+				}
+			}
+			must(t, f.Sync())
+			must(t, fs.Reseal(t.Context(), path, nil))
+			_, err = fs.kr.Rotate()
+			must(t, err)
+			must(t, fs.Reseal(t.Context(), path, nil)) // finished, but not closed
+			must(t, f.Close())
+			got, err := read(fs, path)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%s: %v", path, err)
+			}
+			must(t, fs.Remove(path))
+		}
+		wantNothingOpen(t, fs)
+	}
+}
+
+func TestResealGoesOnUnderASegmentBeingAppendedTo(t *testing.T) {
+	for _, base := range []vfs.FS{vfs.NewMem(), vfs.Default} {
+		dir := t.TempDir()
+		must(t, base.MkdirAll(dir, 0o700))
+		fs := New(base, newTestKeyring(t), Options{})
+		name := dir + "/1.journal"
+		s, err := fs.CreateSegment(name, 64<<10)
+		must(t, err)
+		var frames []Frame
+		tails := []Tail{{}}
+		for i := range 15 {
+			f, err := s.Append(payload(i))
+			must(t, err)
+			if i%3 == 0 {
+				_, err := fs.kr.Rotate()
+				must(t, err)
+				must(t, fs.Reseal(t.Context(), name, nil)) // with a frame that is not synced
+				wantOnlyActive(t, fs, dir)
+				if !s.Active() {
+					t.Fatal("the segment does not know its new key")
+				}
+			}
+			must(t, s.Sync())
+			frames = append(frames, f)
+			tails = append(tails, s.Tail())
+		}
+		must(t, s.End())
+		_, err = fs.kr.Rotate()
+		must(t, err)
+		must(t, fs.Reseal(t.Context(), name, nil))
+		for i, f := range frames {
+			p, err := s.ReadFrame(f)
+			if err != nil || !bytes.Equal(p, payload(i)) {
+				t.Fatal(i, err)
+			}
+		}
+		must(t, s.Close())
+		n, end, err := readFrames(t, fs, name)
+		if err != nil || n != 15 || !end.Ended || end.Tail != tails[15] {
+			t.Fatal(n, end, err)
+		}
+		_, err = fs.kr.Rotate()
+		must(t, err)
+		must(t, fs.Reseal(t.Context(), name, nil)) // not open
+		n, end, err = readFrames(t, fs, name)
+		if err != nil || n != 15 || !end.Ended || end.Tail != tails[15] {
+			t.Fatal(n, end, err)
+		}
+		wantNothingOpen(t, fs)
+	}
+}
+
+func TestResealDropsATornFrameAndKeepsItsSegmentsEnd(t *testing.T) {
+	const n = 6
+	fs, base, frames, good := segmentWith(t, n, false)
+	clear(good[frames[n-1].Offset : frames[n-1].Offset+sector])
+	setRaw(t, base, seg, good)
+	_, before, err := readFrames(t, fs, seg)
+	must(t, err)
+	_, err = fs.kr.Rotate()
+	must(t, err)
+	must(t, fs.Reseal(t.Context(), seg, nil))
+	got, after, err := readFrames(t, fs, seg)
+	must(t, err)
+	if got != n-1 || after.Tail != before.Tail || after.Torn {
+		t.Fatalf("%d frames, %+v, before %+v", got, after, before)
+	}
+}
+
+func TestResealRefusesAnAlteredFileAndLeavesIt(t *testing.T) {
+	fs, base := newTestFS(t)
+	for _, path := range append(append([]string{}, oncePaths...), logPaths...) {
+		write(t, fs, path, random(1, 10_000))
+		b := raw(t, base, path)
+		b[headerSize+200] ^= 1
+		setRaw(t, base, path, b)
+		_, err := fs.kr.Rotate()
+		must(t, err)
+		wantAltered(t, fs.Reseal(t.Context(), path, nil), path)
+		if !bytes.Equal(raw(t, base, path), b) {
+			t.Fatalf("%s was changed", path)
+		}
+		if err := fs.ResealAll(t.Context(), nil, "db"); err == nil {
+			t.Fatal("ResealAll said nothing")
+		}
+		must(t, fs.Remove(path))
+	}
+	if all := names(t, base, "db"); len(all) != 0 {
+		t.Fatalf("left %v", all)
+	}
+}
+
+// slow is a rate so low that a Reseal under it does not end by itself.
+func slow() *rate.Limiter { return rate.NewLimiter(1, 8<<10) }
+
+func TestResealGivesWayToRemoveRenameAndCreate(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(fs *FS) error
+		gone bool
+	}{
+		{"remove", func(fs *FS) error { return fs.Remove("db/000001.sst") }, true},
+		{"rename", func(fs *FS) error { return fs.Rename("db/000001.sst", "db2/000001.sst") }, true},
+		{"rename over", func(fs *FS) error { return fs.Rename("db2/000001.sst", "db/000001.sst") }, false},
+		{"create", func(fs *FS) error {
+			f, err := fs.Create("db/000001.sst", writeCategory)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		}, false},
+	} {
+		fs, base := newTestFS(t)
+		must(t, base.MkdirAll("db2", 0o700))
+		write(t, fs, "db/000001.sst", random(1, 100_000))
+		_, err := fs.kr.Rotate()
+		must(t, err)
+		write(t, fs, "db2/000001.sst", []byte("other"))
+		done := make(chan error)
+		go func() { done <- fs.Reseal(context.Background(), "db/000001.sst", slow()) }()
+		for { // until the copy is under way
+			fs.mu.Lock()
+			n := len(fs.reseals)
+			fs.mu.Unlock()
+			if n > 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		if err := fs.Reseal(t.Context(), "db/000001.sst", nil); err == nil {
+			t.Fatal("resealed twice at the same time")
+		}
+		must(t, c.do(fs))
+		if err := <-done; err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if _, err := base.Stat("db/000001.sst"); oserror.IsNotExist(err) != c.gone {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if _, err := base.Stat("db/" + unfinished + "000001.sst"); !oserror.IsNotExist(err) {
+			t.Fatalf("%s: the copy is still there", c.name)
+		}
+		wantNothingOpen(t, fs)
+	}
+}
+
+func TestResealKeepsToItsRateAndStopsWhenTold(t *testing.T) {
+	fs, base := newTestFS(t)
+	write(t, fs, "db/000001.sst", random(1, 100_000))
+	_, err := fs.kr.Rotate()
+	must(t, err)
+	start := time.Now()
+	must(t, fs.Reseal(t.Context(), "db/000001.sst", rate.NewLimiter(1_000_000, 5000)))
+	if d := time.Since(start); d < 90*time.Millisecond {
+		t.Fatalf("100 kB at 1 MB/s took %v", d)
+	}
+	_, err = fs.kr.Rotate()
+	must(t, err)
+	before := raw(t, base, "db/000001.sst")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := fs.Reseal(ctx, "db/000001.sst", slow()); err == nil {
+		t.Fatal("not stopped")
+	}
+	if !bytes.Equal(before, raw(t, base, "db/000001.sst")) || len(names(t, base, "db")) != 1 {
+		t.Fatal("something was changed")
+	}
+}
+
+// Whatever fails during a Reseal, the file reads as before, through open handles
+// and after a crash, and it can be resealed again.
+func TestResealSurvivesAFailureAndACrashAtEveryPoint(t *testing.T) {
+	for _, path := range []string{"db/000001.sst", "db/MANIFEST-000001", seg, "db/marker.m.000001.a"} {
+		for at := int32(0); ; at++ {
+			_, base := newTestFS(t)
+			must(t, syncDir(base, "/"))
+			inj := errorfs.OnIndex(-1)
+			fs := New(errorfs.Wrap(base, inj), newTestKeyring(t), Options{})
+			content := random(1, 50_000)
+			check := func(fs *FS) { t.Helper() }
+			var open io.Closer
+			switch {
+			case path == seg:
+				s, err := fs.CreateSegment(seg, 64<<10)
+				must(t, err)
+				appendFrames(t, s, 8)
+				open = s
+				check = func(fs *FS) {
+					t.Helper()
+					n, _, err := readFrames(t, fs, seg)
+					if err != nil || n != 8 {
+						t.Fatalf("failure %d: %d frames, %v", at, n, err)
+					}
+				}
+			case path == "db/marker.m.000001.a":
+				write(t, fs, path, nil)
+				check = func(fs *FS) { t.Helper(); must(t, second(fs.List("db"))) }
+			default:
+				write(t, fs, path, content)
+				f, err := fs.Open(path)
+				must(t, err)
+				open = f
+				check = func(fs *FS) {
+					t.Helper()
+					got, err := read(fs, path)
+					if err != nil || !bytes.Equal(got, content) {
+						t.Fatalf("failure %d: %s: %v", at, path, err)
+					}
+				}
+			}
+			must(t, syncDir(base, "db"))
+			_, err := fs.kr.Rotate()
+			must(t, err)
+			inj.Store(at)
+			err = fs.Reseal(context.Background(), path, nil)
+			inj.Store(-1)
+			for seed := range uint64(5) {
+				cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: int(seed) * 25, RNG: newRand(seed)}
+				after := New(base.CrashClone(cfg), fs.kr, Options{})
+				must(t, after.RemoveUnfinished("db"))
+				check(after)
+			}
+			check(fs)
+			if f, ok := open.(vfs.File); ok {
+				if n, err := f.ReadAt(make([]byte, 50_000), 0); n != 50_000 {
+					t.Fatalf("failure %d: the open handle: %v", at, err)
+				}
+			}
+			if err != nil && !errors.Is(err, errorfs.ErrInjected) {
+				t.Fatalf("failure %d: %v", at, err)
+			}
+			must(t, fs.Reseal(context.Background(), path, nil))
+			wantOnlyActive(t, fs, "db")
+			check(fs)
+			if open != nil {
+				must(t, open.Close())
+			}
+			if err == nil {
+				break
+			}
+		}
+	}
+}
+
+// Readers, writers and resealing all at once, under the race detector too.
+func TestResealUnderLoad(t *testing.T) {
+	fs, base := newTestFS(t)
+	content := random(1, 300_000)
+	for i := range 4 {
+		write(t, fs, fmt.Sprintf("db/%06d.sst", i), content)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			rng := newRand(uint64(i))
+			for ctx.Err() == nil {
+				f, err := fs.Open(fmt.Sprintf("db/%06d.sst", i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for range 20 {
+					off, p := rng.IntN(250_000), make([]byte, rng.IntN(50_000))
+					if n, err := f.ReadAt(p, int64(off)); err != nil || !bytes.Equal(p[:n], content[off:off+n]) {
+						t.Error(err)
+						return
+					}
+				}
+				f.Close()
+			}
+		})
+	}
+	var log []byte
+	wg.Go(func() {
+		f, err := fs.Create("db/MANIFEST-000001", writeCategory)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for i := 0; ctx.Err() == nil; i++ {
+			p := random(uint64(i), 1000)
+			log = append(log, p...)
+			if _, err := f.Write(p); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := f.Sync(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var frames int
+	wg.Go(func() {
+		s, err := fs.CreateSegment(seg, 4<<20)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for ; ctx.Err() == nil && s.Fits(3000); frames++ {
+			if _, err := s.Append(payload(frames)); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Sync(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		s.Close()
+	})
+	for range 10 {
+		_, err := fs.kr.Rotate()
+		must(t, err)
+		must(t, fs.ResealAll(ctx, nil, "db"))
+		wantOnlyActive(t, fs, "db")
+		must(t, second(fs.RemoveUnused("db")))
+	}
+	cancel()
+	wg.Wait()
+	got, err := read(fs, "db/MANIFEST-000001")
+	if err != nil || !bytes.Equal(got, log) {
+		t.Fatal("the log", err)
+	}
+	if n, _, err := readFrames(t, fs, seg); err != nil || n != frames {
+		t.Fatal(n, err)
+	}
+	wantNothingOpen(t, fs)
+	_ = base
+}
+
+func TestInventoryCountsFilesAndOpenHandlesByKey(t *testing.T) {
+	fs, base := newTestFS(t)
+	must(t, base.MkdirAll("db/sub", 0o700))
+	first := fs.kr.Active()
+	write(t, fs, "db/000001.sst", random(1, 10_000))
+	write(t, fs, "db/sub/000002.sst", random(1, 10))
+	write(t, fs, "db/MANIFEST-000001", random(1, 10))
+	setRaw(t, base, "db/000009.log", nil)
+	f, err := fs.Open("db/000001.sst")
+	must(t, err)
+	_, err = fs.kr.Rotate()
+	must(t, err)
+	w, err := fs.Create("db/000003.blob", writeCategory)
+	must(t, err)
+	want := func(key keyring.ID, kind Kind, files int, bytes int64) {
+		t.Helper()
+		usage, err := fs.Inventory("db")
+		must(t, err)
+		for _, u := range usage {
+			if u.Key == key && u.Kind == kind {
+				if u.Files != files || u.Bytes != bytes {
+					t.Fatalf("got %+v", u)
+				}
+				return
+			}
+		}
+		if files > 0 {
+			t.Fatalf("no %v under %v in %v", kind, key, usage)
+		}
+	}
+	table := int64(headerSize + 10_000 + 3*overhead)
+	small := int64(headerSize + 10 + overhead)
+	want(first, KindTable, 2, table+small)
+	want(first, KindManifest, 1, headerSize+sector)
+	want(fs.kr.Active(), KindBlob, 1, headerSize)
+	must(t, fs.Remove("db/000001.sst"))
+	want(first, KindTable, 2, table+small)
+	must(t, fs.Remove("db/sub/000002.sst"))
+	want(first, KindTable, 1, table)
+	if removed, err := fs.RemoveUnused("db"); err != nil || len(removed) != 0 {
+		t.Fatal("removed the key of an open file", removed, err)
+	}
+	must(t, f.Close())
+	want(first, KindTable, 0, 0)
+	must(t, fs.Reseal(t.Context(), "db/MANIFEST-000001", nil))
+	if removed, err := fs.RemoveUnused("db"); err != nil || len(removed) != 1 || removed[0] != first {
+		t.Fatal(removed, err)
+	}
+	must(t, w.Close())
+
+	setRaw(t, base, "db/core.123", random(1, 1000))
+	if _, err := fs.Inventory("db"); err == nil {
+		t.Fatal("a file that is not sealed was not noticed")
+	}
+}
