@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -186,11 +187,15 @@ func randomOp(rng *rand.Rand, m *model, kr *keyring.Keyring) op {
 		m.first, m.durableFirst, m.last, m.commit, m.expected = s.index+1, s.index+1, s.index, s.index, snapshot{}
 		return op{"reset", func(j *Journal) error { return j.Reset(s.index, s.term) }}
 	default:
+		roll := rng.IntN(2) == 0
 		return op{"rotate", func(j *Journal) error {
 			if _, err := kr.Rotate(); err != nil {
 				return err
 			}
-			return j.Roll()
+			if roll {
+				return j.Roll()
+			}
+			return j.fs.ResealAll(context.Background(), nil, testDir)
 		}}
 	}
 }

@@ -223,6 +223,44 @@ func TestRotationLeavesNothingUnderTheOldKey(t *testing.T) {
 	require.EqualValues(t, 60, mustOpen(t, disk, kr).LastIndex())
 }
 
+// TestTheJournalGoesOnWhileItIsResealed rotates the data key and reseals every file again and again meanwhile.
+func TestTheJournalGoesOnWhileItIsResealed(t *testing.T) {
+	kr, disk := newKeyring(t), vfs.NewMem()
+	j := mustOpen(t, disk, kr)
+	rotations := make(chan struct{}, 100)
+	var reseals sync.WaitGroup
+	reseals.Go(func() {
+		for range rotations {
+			if _, err := kr.Rotate(); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := j.fs.ResealAll(t.Context(), nil, testDir); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range uint64(400) {
+		require.NoError(t, j.Append([]*raftpb.Entry{entry(i+1, 1, dataOf(i+1))}, hardState(1, 1, i+1), true))
+		if i%7 == 0 {
+			rotations <- struct{}{}
+		}
+		if i%100 == 99 {
+			cut(t, j, i-40)
+		}
+		first := j.FirstIndex()
+		ents, err := j.Entries(first, first+1, 1)
+		require.NoError(t, err)
+		require.Equal(t, dataOf(first), ents[0].Data)
+	}
+	close(rotations)
+	reseals.Wait()
+	m := modelOf(t, j)
+	require.NoError(t, j.Close())
+	require.NoError(t, m.compare(mustOpen(t, disk, kr)))
+}
+
 func TestSegmentsAreUsedAgain(t *testing.T) {
 	kr, disk := newKeyring(t), vfs.NewMem()
 	j := mustOpen(t, disk, kr)
