@@ -13,6 +13,21 @@ import (
 // closed. Next does the work for watchers that lag: it may read from the disk.
 func (s *Stream) Next(ctx context.Context) (*Response, error) {
 	for {
+		if r, err := s.poll(ctx); r != nil || err != nil {
+			return r, err
+		}
+		select {
+		case <-s.wake:
+		case <-s.ticker.C:
+			s.tick()
+		case <-ctx.Done():
+		}
+	}
+}
+
+// poll returns the next response, or nil if there is nothing to say now.
+func (s *Stream) poll(ctx context.Context) (*Response, error) {
+	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -23,24 +38,15 @@ func (s *Stream) Next(ctx context.Context) (*Response, error) {
 		}
 		r, w, waiting, err := s.take()
 		switch {
-		case err != nil || r != nil:
+		case r != nil || err != nil:
 			return r, err
 		case waiting != nil:
 			return s.deliver(w, waiting)
-		case w != nil:
-			if err := s.catchUp(ctx, w); err != nil {
-				return nil, err
-			}
-			continue
+		case w == nil:
+			return s.answerProgress(), nil
 		}
-		if r := s.answerProgress(); r != nil {
-			return r, nil
-		}
-		select {
-		case <-s.wake:
-		case <-s.ticker.C:
-			s.tick()
-		case <-ctx.Done():
+		if err := s.catchUp(ctx, w); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -83,7 +89,7 @@ func (s *Stream) take() (*Response, *watcher, []queued, error) {
 		if w.state != lagging {
 			continue
 		}
-		if s.bytes >= s.hub.limits.queueBytes {
+		if s.bytes > s.hub.limits.queueBytes {
 			s.enqueue(w) // those for whom something waits first
 			continue
 		}

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,7 +230,8 @@ func (s *Stream) offer(w *watcher, d *delivery) int {
 func (s *Stream) fallBehind(told, end int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range s.watchers {
+	for _, id := range slices.Sorted(maps.Keys(s.watchers)) {
+		w := s.watchers[id]
 		if w.state != live {
 			continue
 		}

@@ -1,0 +1,313 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cofferkv/coffer/mvcc"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// read returns all that a stream has to say now.
+func read(t testing.TB, s *Stream) []*Response {
+	t.Helper()
+	var all []*Response
+	for {
+		r, err := s.poll(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r == nil {
+			return all
+		}
+		all = append(all, r)
+	}
+}
+
+func watchRange(s *Stream, key, end string, prev bool) {
+	s.Watch(&pb.WatchCreateRequest{Key: []byte(key), RangeEnd: []byte(end), PrevKv: prev})
+}
+
+func TestWatchersShareEvents(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	hub := New(st.db, Options{})
+	defer hub.Close()
+	st.apply("put a 0")
+	hub = New(st.db, Options{})
+	var streams []*Stream
+	for _, end := range []string{"z", "z", "y"} {
+		s := hub.NewStream()
+		defer s.Close()
+		watchRange(s, "a", end, false)
+		watchRange(s, "a", end, true)
+		read(t, s)
+		streams = append(streams, s)
+	}
+	hub.Publish(st.apply("put a 1\nput b 1"))
+	var first []*Response
+	for i, s := range streams {
+		all := read(t, s)
+		if len(all) != 2 || len(all[0].Events) != 2 {
+			t.Fatalf("stream %d: %d responses", i, len(all))
+		}
+		if i == 0 {
+			first = all
+		}
+		for j, r := range all {
+			if (r.Events[0].PrevKv != nil) != (j == 1) {
+				t.Fatalf("watcher %d: previous version %v", j, r.Events[0].PrevKv)
+			}
+			if r.Events[0] != first[j].Events[0] || r.Events[1] != first[j].Events[1] {
+				t.Errorf("stream %d, watcher %d has its own events", i, j)
+			}
+		}
+		if i < 2 && &all[0].Events[0] != &first[0].Events[0] {
+			t.Errorf("stream %d has its own slice, though the range is the same", i)
+		}
+	}
+}
+
+func TestWhatWaitsIsBounded(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	hub := New(st.db, Options{})
+	defer hub.Close()
+	hub.limits.queueBytes = 20_000
+	hub.limits.recentBytes = 10_000
+	hub.limits.chunkBytes = 5_000
+	s := hub.NewStream()
+	defer s.Close()
+	for i := range 50 {
+		watchRange(s, fmt.Sprint(i%7), "z", i%3 == 0)
+	}
+	if n := len(read(t, s)); n != 50 {
+		t.Fatalf("%d watchers were created", n)
+	}
+	const batches = 500
+	for i := range batches {
+		hub.Publish(st.apply(fmt.Sprintf("put a %0200d\nput b %0200d", i, i)))
+		if s.bytes > hub.limits.queueBytes || hub.recent.bytes > hub.limits.recentBytes {
+			t.Fatalf("%d bytes wait, %d bytes are remembered", s.bytes, hub.recent.bytes)
+		}
+	}
+	// They all get everything all the same, in bounded pieces.
+	events := make(map[int64]int)
+	for _, r := range read(t, s) {
+		if bytes := proto.Size(&pb.WatchResponse{Events: r.Events}); bytes > 20_000 {
+			t.Errorf("a response has %d events, %d bytes", len(r.Events), bytes)
+		}
+		events[r.WatchID] += len(r.Events)
+	}
+	for id, n := range events {
+		if n != 2*batches {
+			t.Errorf("watcher %d: %d events", id, n)
+		}
+	}
+	if len(events) != 50 || s.bytes != 0 {
+		t.Fatalf("%d watchers, %d bytes left", len(events), s.bytes)
+	}
+}
+
+func TestPublishRefusesRevisionsOutOfOrder(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	hub := New(st.db, Options{})
+	rev, events := st.apply("put a 1\nput a 2")
+	for name, f := range map[string]func(){
+		"a gap":      func() { hub.Publish(rev, events[1:]) },
+		"a repeat":   func() { hub.Publish(rev, append(events[:1:1], events...)) },
+		"not enough": func() { hub.Publish(rev, events[:1]) },
+	} {
+		func() {
+			defer hub.mu.Unlock()
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s was published", name)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+func TestNextEndsWithItsContextAndTheStream(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	hub := New(st.db, Options{})
+	synctest.Test(t, func(t *testing.T) {
+		s := hub.NewStream()
+		ctx, cancel := context.WithCancel(context.Background())
+		errs := make(chan error)
+		next := func() { _, err := s.Next(ctx); errs <- err }
+		go next()
+		synctest.Wait()
+		cancel()
+		if err := <-errs; err != context.Canceled {
+			t.Errorf("got %v", err)
+		}
+		ctx = context.Background()
+		go next()
+		synctest.Wait()
+		s.Close()
+		if err := <-errs; err != ErrClosed {
+			t.Errorf("got %v", err)
+		}
+		s.Close()
+		watchRange(s, "a", "", false)
+		s.Cancel(0)
+		s.RequestProgress()
+
+		s = hub.NewStream()
+		go next()
+		synctest.Wait()
+		hub.Close()
+		if err := <-errs; err != ErrClosed {
+			t.Errorf("got %v", err)
+		}
+		s.Close()
+		s = hub.NewStream()
+		if _, err := s.Next(ctx); err != ErrClosed {
+			t.Errorf("got %v", err)
+		}
+		s.Close()
+	})
+}
+
+func TestProgressIsNotifiedByTheInterval(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	const interval = 10 * time.Second
+	hub := New(st.db, Options{ProgressInterval: interval})
+	defer hub.Close()
+	synctest.Test(t, func(t *testing.T) {
+		s := hub.NewStream()
+		defer s.Close()
+		s.Watch(&pb.WatchCreateRequest{Key: []byte("a"), ProgressNotify: true})
+		next := func() *Response {
+			r, err := s.Next(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		next()
+		start := time.Now()
+		for range 3 {
+			r := next()
+			took := time.Since(start)
+			start = time.Now()
+			if len(r.Events) > 0 || r.WatchID != 0 || took < interval || took > interval+interval/10 {
+				t.Fatalf("%+v after %v", r, took)
+			}
+		}
+	})
+}
+
+// TestFragmentsAreSplitAsEtcdSplitsThem compares with the rule itself: a
+// message takes events until the next one would bring it to the limit.
+func TestFragmentsAreSplitAsEtcdSplitsThem(t *testing.T) {
+	header := &pb.ResponseHeader{ClusterId: 1 << 63, MemberId: 1 << 62, Revision: 1000, RaftTerm: 7}
+	for range 200 {
+		r := &Response{WatchID: rand.Int64N(1000), Revision: 1000, Fragment: true}
+		for range rand.IntN(30) {
+			r.Events = append(r.Events, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: make([]byte, rand.IntN(300))}})
+		}
+		limit := 10 + rand.IntN(1000)
+		var got []*mvccpb.Event
+		var messages []*pb.WatchResponse
+		for m := range r.Messages(header, limit) {
+			messages = append(messages, m)
+			got = append(got, m.Events...)
+		}
+		if !slices.Equal(got, r.Events) {
+			t.Fatalf("%d of %d events", len(got), len(r.Events))
+		}
+		for i, m := range messages {
+			last := i == len(messages)-1
+			if m.Fragment == last || m.WatchId != r.WatchID || m.Header != header {
+				t.Fatalf("message %d of %d: %v", i, len(messages), m)
+			}
+			if n := proto.Size(m); n >= limit && len(m.Events) > 1 && len(messages) > 1 {
+				t.Fatalf("message %d has %d bytes, limit %d", i, n, limit)
+			}
+			if last {
+				continue
+			}
+			more := proto.Clone(m).(*pb.WatchResponse)
+			more.Events = append(more.Events, messages[i+1].Events[0])
+			if n := proto.Size(more); n < limit {
+				t.Fatalf("message %d has room for another event: %d bytes, limit %d", i, n, limit)
+			}
+		}
+	}
+}
+
+// TestIndexFindsWhatAPlainSearchFinds adds and removes random watchers.
+func TestIndexFindsWhatAPlainSearchFinds(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	x := newIndex()
+	key := func() []byte {
+		k := make([]byte, 1+rng.IntN(2))
+		for i := range k {
+			k[i] = byte('a' + rng.IntN(5))
+		}
+		return k
+	}
+	var all []*watcher
+	for range 5000 {
+		if len(all) > 0 && rng.IntN(2) == 0 {
+			i := rng.IntN(len(all))
+			x.remove(all[i])
+			all = slices.Delete(all, i, i+1)
+		} else {
+			var end []byte
+			switch rng.IntN(4) {
+			case 0:
+				end = []byte{0}
+			case 1, 2:
+				end = key()
+			}
+			s := makeSpan(key(), end)
+			if s.empty() {
+				continue
+			}
+			w := &watcher{}
+			x.add(w, s, filter(rng.IntN(4)))
+			all = append(all, w)
+		}
+		e := &mvcc.Event{Type: mvccpb.Event_EventType(rng.IntN(2)), KV: &mvccpb.KeyValue{Key: key()}}
+		found := make(map[*watcher]int)
+		for _, g := range x.find(e, nil) {
+			for _, w := range g.watchers {
+				found[w]++
+			}
+		}
+		for _, w := range all {
+			want := 0
+			if w.group.wants(e) {
+				want = 1
+			}
+			if found[w] != want {
+				t.Fatalf("%+v found %d times for %s", w.group.span, found[w], e.KV.Key)
+			}
+			delete(found, w)
+		}
+		if len(found) > 0 {
+			t.Fatal("found a watcher that had been removed")
+		}
+	}
+	for _, w := range all {
+		x.remove(w)
+	}
+	if x.ranges != nil || len(x.points) > 0 {
+		t.Fatal("the index is not empty without watchers")
+	}
+}
