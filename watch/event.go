@@ -37,9 +37,11 @@ func (e *event) message() *mvccpb.Event {
 }
 
 // withPrev returns the event with the previous version of its key, if there
-// was one and it has not been compacted.
+// was one and it has not been compacted. A key that a transaction deletes and
+// creates again was there before, but as in etcd its creation does not show it.
 func (e *event) withPrev(h *Hub) (*mvccpb.Event, error) {
-	if !e.HasPrev() {
+	created := e.Type == mvccpb.PUT && e.KV.CreateRevision == e.KV.ModRevision
+	if !e.HasPrev() || created {
 		return e.message(), nil
 	}
 	e.fullOnce.Do(func() {
