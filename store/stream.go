@@ -29,9 +29,10 @@ const firstChunkKeys = 10
 // the last chunk has a header (the current revision at that time, and nothing
 // else), more and count. Each chunk is read anew, so a slow client holds
 // nothing back; if its revision is compacted meanwhile, it gets ErrCompacted.
-// Requests with a sort order or revision filters are not for it.
+// Requests with a sort order or revision filters are not for it. What a target
+// without an order asks for can only be sorted as a whole and comes in one chunk.
 func (s *Store) RangeStream(ctx context.Context, r *pb.RangeRequest, chunkBytes int, send func(*pb.RangeResponse) error) error {
-	if r.CountOnly {
+	if r.CountOnly || r.SortTarget != pb.RangeRequest_KEY {
 		resp, err := s.Range(ctx, r)
 		if err != nil {
 			return err

@@ -128,33 +128,35 @@ func (w *watcher) sync(revision int64) error {
 	return nil
 }
 
-// story is what was told, for comparison.
-func (w *watcher) story() string {
+// story is what was told, a line each, for comparison.
+func (w *watcher) story() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var b strings.Builder
-	fmt.Fprintf(&b, "created at revision %d\n", w.created.Header.Revision)
+	lines := []string{fmt.Sprintf("created at revision %d", w.created.Header.Revision)}
 	for _, ev := range w.events {
 		data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(ev)
-		fmt.Fprintf(&b, "%v %v (%x)\n", ev.Kv.ModRevision, ev, data)
+		lines = append(lines, fmt.Sprintf("%d %v %q %x", ev.Kv.ModRevision, ev.Type, ev.Kv.Key, data))
 	}
 	if c := w.canceled; c != nil {
-		fmt.Fprintf(&b, "canceled compact=%d reason=%q\n", c.CompactRevision, c.CancelReason)
+		lines = append(lines, fmt.Sprintf("canceled compact=%d reason=%q", c.CompactRevision, c.CancelReason))
 	}
-	return b.String()
+	return append(lines, "end")
 }
 
 // pair is the same watcher on both sides.
 type pair struct {
 	request *pb.WatchCreateRequest
 	a, b    *watcher
-	future  bool
 }
+
+// begun reports whether the watch is to be told something at a revision. One
+// that starts in the future is not told of progress either.
+func (p *pair) begun(revision int64) bool { return p.request.StartRevision <= revision }
 
 // newPair creates a watcher on both sides, and waits until both have been told
 // the past: a compaction would otherwise race with that.
 func newPair(a, b *side, r *pb.WatchCreateRequest, revision int64) (*pair, error) {
-	p := &pair{request: r, future: r.StartRevision > revision}
+	p := &pair{request: r}
 	var err error
 	if p.a, err = newWatcher(a, r); err != nil {
 		return nil, err
@@ -162,7 +164,7 @@ func newPair(a, b *side, r *pb.WatchCreateRequest, revision int64) (*pair, error
 	if p.b, err = newWatcher(b, r); err != nil {
 		return nil, err
 	}
-	if p.future {
+	if !p.begun(revision) {
 		return p, nil
 	}
 	return p, p.sync(revision)
@@ -175,10 +177,16 @@ func (p *pair) sync(revision int64) error {
 // compare returns nil if both were told the same.
 func (p *pair) compare() error {
 	a, b := p.a.story(), p.b.story()
-	if a == b {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	if n == len(a) && n == len(b) {
 		return nil
 	}
-	return fmt.Errorf("watch %v is told\nby %s:\n%s\nby %s:\n%s", p.request, p.a.side.name, a, p.b.side.name, b)
+	upTo := func(lines []string) string { return strings.Join(lines[max(n-2, 0):min(n+3, len(lines))], "\n  ") }
+	return fmt.Errorf("watch %v\nis told by %s\n  %s\nand by %s\n  %s",
+		p.request, p.a.side.name, upTo(a), p.b.side.name, upTo(b))
 }
 
 func (p *pair) close() {

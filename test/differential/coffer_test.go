@@ -1,0 +1,115 @@
+package differential
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/cofferkv/coffer/test/requests"
+)
+
+// build builds coffer once. It runs as a process of its own, as it registers
+// metrics under the names that etcd in this process has taken.
+var build = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(buildDir, "coffer")
+	cmd := exec.Command("go", "build", "-o", binary, "./cmd/coffer")
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building coffer: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+var buildDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "coffer-differential-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(buildDir)
+	os.Exit(code)
+}
+
+func freeAddr(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startCoffer starts a member on sealed files.
+func startCoffer(t *testing.T, args ...string) *side {
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	key := make([]byte, 32)
+	rand.Read(key)
+	kek := filepath.Join(dir, "kek")
+	if err := os.WriteFile(kek, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, peer := freeAddr(t), freeAddr(t)
+	cmd := exec.Command(binary, append([]string{"serve",
+		"--name=m0", "--data-dir=" + filepath.Join(dir, "data"), "--kek=file:" + kek,
+		"--listen-client-urls=http://" + client, "--advertise-client-urls=http://" + client,
+		"--listen-peer-urls=http://" + peer, "--initial-advertise-peer-urls=http://" + peer,
+		"--initial-cluster=m0=http://" + peer}, args...)...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		err := cmd.Wait()
+		if err != nil {
+			tail := log.Bytes()
+			t.Logf("coffer ended: %v\n%s", err, tail[max(len(tail)-4000, 0):])
+		}
+	})
+	s := dial(t, "coffer", client)
+	// The first call waits until the member serves.
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := s.maint.Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Fatalf("coffer is not ready: %v", err)
+	}
+	return s
+}
+
+func TestCofferAnswersAsEtcd(t *testing.T) {
+	for seed := range uint64(2) {
+		if err := sequence(t.Context(), startEtcd(t), startCoffer(t), requests.New(seed), steps(3000)); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+func TestCofferAnswersConcurrentClientsAsEtcdWouldInTheirOrder(t *testing.T) {
+	for seed := range uint64(2) {
+		if err := concurrently(t.Context(), startCoffer(t), startEtcd(t), seed, 3, steps(3000)/clients/3); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
