@@ -124,6 +124,15 @@ func read(fs vfs.FS, name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
+// rounds returns how often a test does something random: more if COFFER_LONG is
+// set.
+func rounds(short, long int) int {
+	if os.Getenv("COFFER_LONG") != "" {
+		return long
+	}
+	return short
+}
+
 // random returns n bytes, the same for the same seed.
 func random(seed uint64, n int) []byte {
 	b := make([]byte, n)

@@ -88,7 +88,11 @@ func (fs *FS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	} else if info.IsDir() {
 		return fs.base.OpenDir(path)
 	}
-	return fs.openForReading(path, opts)
+	r, err := fs.openForReading(path, opts)
+	if err != nil {
+		return nil, err // and not a nil *reader, which is a File that is not nil
+	}
+	return r, nil
 }
 
 func (fs *FS) openForReading(path string, opts []vfs.OpenOption) (*reader, error) {
@@ -212,7 +216,7 @@ func (fs *FS) Rename(oldname, newname string) error {
 		return nil
 	}
 	err = fs.renameAnew(oldpath, newpath)
-	if errors.Is(err, ErrRetiredKey) { // rotated meanwhile
+	for errors.Is(err, ErrRetiredKey) { // rotated meanwhile
 		err = fs.renameAnew(oldpath, newpath)
 	}
 	if err != nil {

@@ -255,6 +255,19 @@ func TestWhatACrashLeftUnfinishedIsHiddenAndRemoved(t *testing.T) {
 	}
 }
 
+func TestAFailedOpenReturnsNoFile(t *testing.T) {
+	fs, base := newTestFS(t)
+	setRaw(t, base, "db/000001.sst", random(1, 1000))
+	for _, path := range []string{"db/none.sst", "db/000001.sst", "db/none", "db/x"} {
+		if f, err := fs.Open(path); err == nil || f != nil {
+			t.Errorf("%s: %v, %v", path, f, err)
+		}
+	}
+	if f, err := fs.Create("none/000001.sst", writeCategory); err == nil || f != nil {
+		t.Errorf("%v, %v", f, err)
+	}
+}
+
 func TestClosingLeavesNothingBehind(t *testing.T) {
 	fs, _ := newTestFS(t)
 	for _, path := range append(oncePaths, logPaths...) {

@@ -38,6 +38,14 @@ func (fs *FS) Reseal(ctx context.Context, name string, limit *rate.Limiter) erro
 	if _, err := fs.kindOf(path); err != nil {
 		return err
 	}
+	err := fs.reseal(ctx, path, limit)
+	for errors.Is(err, ErrRetiredKey) { // rotated meanwhile
+		err = fs.reseal(ctx, path, limit)
+	}
+	return err
+}
+
+func (fs *FS) reseal(ctx context.Context, path string, limit *rate.Limiter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := &copier{fs: fs, path: path, at: fs.resealedPath(path), limit: limit}
@@ -293,7 +301,7 @@ func (c *copier) commit(ctx context.Context) error {
 	fs.creating.RLock()
 	defer fs.creating.RUnlock()
 	if c.dst.hdr.key != fs.kr.Active() {
-		return errors.New("the active key was rotated meanwhile: start again")
+		return ErrRetiredKey
 	}
 	live := c.live()
 	if live != nil {

@@ -12,7 +12,7 @@ import (
 var (
 	// ErrRetiredKey says that a segment cannot be used again, because it was last
 	// used under a data key that is not the active one. Remove it instead.
-	ErrRetiredKey = errors.New("segment is under a retired data key")
+	ErrRetiredKey = errors.New("it is under a data key that is not active any more")
 
 	// ErrSegmentFull says that a frame does not fit into what is left of a
 	// segment. Nothing was written.
@@ -53,7 +53,7 @@ func (fs *FS) CreateSegment(name string, size int64) (*Segment, error) {
 	}
 	defer fs.names.lock(path)()
 	s, err := fs.createSegment(path, size)
-	if errors.Is(err, ErrRetiredKey) { // rotated meanwhile
+	for errors.Is(err, ErrRetiredKey) { // rotated meanwhile
 		s, err = fs.createSegment(path, size)
 	}
 	if err != nil {
