@@ -34,6 +34,9 @@ func callOf(r *pb.InternalRaftRequest) request {
 	case r.Range != nil:
 		return request{message: r.Range}
 	case r.Txn != nil:
+		if deletes(r.Txn) {
+			keepValues(r.Txn)
+		}
 		return request{message: r.Txn}
 	case r.Compaction != nil:
 		// Only when old versions are gone is the hash of a revision the same
@@ -44,6 +47,26 @@ func callOf(r *pb.InternalRaftRequest) request {
 		return request{message: r.LeaseGrant}
 	default:
 		return request{message: r.LeaseRevoke}
+	}
+}
+
+// deletes reports whether a transaction deletes keys. When the put of a key with
+// ignore_value or ignore_lease then comes behind its deletion in the same
+// transaction, etcd panics, so that is not asked for.
+func deletes(r *pb.TxnRequest) bool {
+	return slices.ContainsFunc(slices.Concat(r.Success, r.Failure), func(op *pb.RequestOp) bool {
+		return op.GetRequestDeleteRange() != nil || op.GetRequestTxn() != nil && deletes(op.GetRequestTxn())
+	})
+}
+
+func keepValues(r *pb.TxnRequest) {
+	for _, op := range slices.Concat(r.Success, r.Failure) {
+		if p := op.GetRequestPut(); p != nil {
+			p.IgnoreValue, p.IgnoreLease = false, false
+		}
+		if t := op.GetRequestTxn(); t != nil {
+			keepValues(t)
+		}
 	}
 }
 
