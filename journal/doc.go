@@ -22,8 +22,8 @@
 // A process never appends to a segment of an earlier process: it begins a new one, small at first, so that being
 // killed often costs little space. The next segment is prepared in the background.
 //
-// Keys are rotated by time alone: new segments are under the active data key, [Journal.Roll] begins one at once, and
-// the segments under older keys go when they are cut.
+// New segments are under the active data key. Older ones are resealed in place, as any other file, or go when they
+// are cut; [Journal.Roll] ends the one that is being written to, so that it can be treated like them.
 //
 // FORMAT.md describes what is in the frames.
 package journal

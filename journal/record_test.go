@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"encoding/hex"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +48,27 @@ func TestRecordsReadBackAsWritten(t *testing.T) {
 		require.True(t, proto.Equal(want, got[i]), "entry %d", i)
 		require.Equal(t, want.Data == nil, got[i].Data == nil, "entry %d", i)
 		require.Equal(t, uint64(proto.Size(want)), wireSize(want))
+	}
+}
+
+// TestRecordVectors holds the encoding to FORMAT.md.
+func TestRecordVectors(t *testing.T) {
+	tag := [16]byte{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf}
+	const tagHex = "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf"
+	for _, v := range []struct {
+		got  []byte
+		want string
+	}{
+		{appendBegin(nil, begin{segment: 300, predecessor: seal.Tail{Frames: 2, Tag: tag}}), "01" + "14" + "01" + "ac02" + "02" + tagHex},
+		{appendEntries(nil, sampleEntries()[:3]), "02" + "0c" + "07" + "010000" + "010101" + "ac02020278"},
+		{appendHardState(nil, hardState(1, 128, 3)), "03" + "04" + "01" + "8001" + "03"},
+		{appendAnchor(nil, Anchor{Manifest: "M", Tail: seal.Tail{Frames: 5, Tag: tag}, DurableApplied: 6, KeyringGeneration: 7}),
+			"04" + "15" + "014d" + "05" + tagHex + "06" + "07"},
+		{appendFloor(nil, recordCut, floor{index: 1, term: 2, firstSegment: 3}), "05" + "03" + "010203"},
+		{appendExpect(nil, &snapshot{index: 4, term: 5}), "06" + "02" + "0405"},
+		{appendFloor(nil, recordReset, floor{index: 1, term: 2, firstSegment: 3}), "07" + "03" + "010203"},
+	} {
+		require.Equal(t, v.want, hex.EncodeToString(v.got))
 	}
 }
 
