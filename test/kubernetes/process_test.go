@@ -157,7 +157,13 @@ func newAPIServer(t *testing.T, p *pki, dir, endpoint string) (a *process, host,
 		build(t, bin, ".", "k8s.io/kubernetes/cmd/kube-apiserver")
 	}
 	p.issue(t, "apiserver")
-	writeKey(t, p.path("service-account.key"), newKey(t))
+	account := newKey(t)
+	writeKey(t, p.path("service-account.key"), account)
+	public, err := x509.MarshalPKIXPublicKey(&account.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, p.path("service-account.pub"), "PUBLIC KEY", public, 0o644)
 	token = rand.Text()
 	if err := os.WriteFile(filepath.Join(dir, "tokens.csv"), []byte(token+`,admin,admin,"system:masters"`+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -172,12 +178,12 @@ func newAPIServer(t *testing.T, p *pki, dir, endpoint string) (a *process, host,
 		args: []string{bin,
 			"--etcd-servers=" + endpoint, "--etcd-cafile=" + p.path("ca.crt"),
 			"--etcd-certfile=" + p.path("client.crt"), "--etcd-keyfile=" + p.path("client.key"),
-			"--bind-address=127.0.0.1", "--secure-port=" + port, "--endpoint-reconciler-type=none",
+			"--bind-address=127.0.0.1", "--secure-port=" + port, "--external-hostname=localhost", "--endpoint-reconciler-type=none",
 			"--tls-cert-file=" + p.path("apiserver.crt"), "--tls-private-key-file=" + p.path("apiserver.key"),
 			"--cert-dir=" + dir, "--token-auth-file=" + filepath.Join(dir, "tokens.csv"),
 			"--authorization-mode=RBAC", "--anonymous-auth=true",
 			"--service-cluster-ip-range=10.96.0.0/16", "--service-account-issuer=https://kubernetes.default.svc",
-			"--service-account-key-file=" + p.path("service-account.key"),
+			"--service-account-key-file=" + p.path("service-account.pub"),
 			"--service-account-signing-key-file=" + p.path("service-account.key"),
 			"--disable-admission-plugins=ServiceAccount",
 			"--max-requests-inflight=1000", "--max-mutating-requests-inflight=1000"},
