@@ -155,3 +155,34 @@ func TestAFailedSyncEndsTheMemberAndNamesTheFile(t *testing.T) {
 		t.Errorf("after the restart k is %q", v)
 	}
 }
+
+func TestAnUnreadableJournalEndsTheMemberAndNamesTheFile(t *testing.T) {
+	var armed atomic.Bool
+	inj := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if armed.Load() && op.Kind == errorfs.OpFileReadAt && strings.Contains(op.Path, "journal") {
+			return fmt.Errorf("the disk is gone")
+		}
+		return nil
+	})
+	c := newClusterOn(t, 3, func(uint64) vfs.FS { return errorfs.Wrap(vfs.NewMem(), inj) })
+	lead := c.leader()
+	f := c.followers(lead)[0]
+	c.net.setCut(f.id, true)
+	// More than the journal keeps in memory.
+	value := strings.Repeat("v", 1<<20)
+	for i := range 20 {
+		lead.put(fmt.Sprint(i), value)
+	}
+	armed.Store(true)
+	c.net.setCut(f.id, false)
+	select {
+	case <-lead.node.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the leader goes on")
+	}
+	if err := lead.node.Err(); err == nil || !strings.Contains(err.Error(), "data/journal/") || !strings.Contains(err.Error(), "the disk is gone") {
+		t.Errorf("it ended with %v", err)
+	}
+	armed.Store(false)
+	c.leader(lead.id).put("k", "v")
+}

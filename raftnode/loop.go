@@ -16,8 +16,10 @@ import (
 // and not yet applied.
 const maxApplyingBytes = 8 << 20
 
-// runRaft is the raft goroutine: it alone uses n.rn. It never waits for a disk
-// or for another goroutine, so it ticks and answers whatever the disks do.
+// runRaft is the raft goroutine: it alone uses n.rn. It waits for no other
+// goroutine, and for the disk only to read entries that are no longer in memory,
+// for a member that has fallen behind. So it ticks and answers whatever writing
+// takes.
 func (n *Node) runRaft(hs *raftpb.HardState, started chan<- error) {
 	defer n.endRaft()
 	var err error
@@ -171,8 +173,11 @@ func (n *Node) campaignIfSole() {
 // way, so that what comes in while one is being synced shares the next entry.
 func (n *Node) submit() {
 	leader := n.leader.Load()
-	if len(n.waiting) == 0 || leader == 0 || (leader == n.o.ID && n.appending > 0) {
+	if len(n.waiting) == 0 || leader == 0 {
 		return
+	}
+	if leader == n.o.ID && (n.appending > 0 || n.rn.BasicStatus().RaftState != raft.StateLeader) {
+		return // or it has just ceased to lead, which the next Ready will tell
 	}
 	batches := n.gather(n.waiting)
 	m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(n.o.ID)}

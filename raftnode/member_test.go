@@ -42,6 +42,7 @@ type member struct {
 	t       testing.TB
 	id      uint64
 	base    vfs.FS
+	dir     string // under which data is
 	keyring *keyring.Keyring
 	fs      *seal.FS
 	journal *journal.Journal
@@ -64,31 +65,36 @@ func (m *member) open() error {
 	if err != nil {
 		return err
 	}
-	if err := m.base.MkdirAll("data", 0o700); err != nil {
+	if err := m.base.MkdirAll(m.path(), 0o700); err != nil {
 		return err
 	}
-	root, err := m.base.OpenDir("/")
+	root, err := m.base.OpenDir(m.base.PathJoin("/", m.dir))
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(root.Sync(), root.Close()); err != nil {
 		return err
 	}
-	if _, err := m.base.Stat("data/KEYRING"); err != nil {
-		m.keyring, err = keyring.Create(m.base, "data/KEYRING", keyring.Member{ClusterID: testCluster, MemberID: m.id}, kek)
+	if _, err := m.base.Stat(m.path("KEYRING")); err != nil {
+		m.keyring, err = keyring.Create(m.base, m.path("KEYRING"), keyring.Member{ClusterID: testCluster, MemberID: m.id}, kek)
 		if err != nil {
 			return err
 		}
-	} else if m.keyring, err = keyring.Open(m.base, "data/KEYRING", kek); err != nil {
+	} else if m.keyring, err = keyring.Open(m.base, m.path("KEYRING"), kek); err != nil {
 		return err
 	}
 	m.fs = seal.New(m.base, m.keyring, seal.Options{})
-	m.journal, err = journal.Open(journal.Options{FS: m.fs, Dir: "data/journal", SegmentSize: 1 << 20})
+	m.journal, err = journal.Open(journal.Options{FS: m.fs, Dir: m.path("journal"), SegmentSize: 1 << 20})
 	if err != nil {
 		return err
 	}
-	m.store, err = store.Open(store.Options{FS: m.fs, Dir: "data/db", MemTableBytes: 4 << 20, CacheBytes: 4 << 20})
+	m.store, err = store.Open(store.Options{FS: m.fs, Dir: m.path("db"), MemTableBytes: 4 << 20, CacheBytes: 4 << 20})
 	return err
+}
+
+// path returns the path of a file in the data directory.
+func (m *member) path(names ...string) string {
+	return m.base.PathJoin(append([]string{m.dir, "data"}, names...)...)
 }
 
 // options are those of a single member that is alone in its cluster.
@@ -96,7 +102,7 @@ func (m *member) options() Options {
 	return Options{
 		ID: m.id, ClusterID: testCluster,
 		Journal: m.journal, Store: m.store, FS: m.fs, Keyring: m.keyring,
-		DBDir: "data/db", SealedDirs: []string{"data"}, BallastPath: "data/ballast", BallastBytes: -1,
+		DBDir: m.path("db"), SealedDirs: []string{m.path()}, BallastPath: m.path("ballast"), BallastBytes: -1,
 		Bootstrap:  []*pb.Member{{ID: m.id, PeerURLs: []string{peerURL(m.id)}}},
 		Name:       fmt.Sprintf("m%d", m.id),
 		ClientURLs: []string{fmt.Sprintf("http://127.0.0.1:%d", 2000+m.id)},
@@ -283,13 +289,19 @@ type cluster struct {
 
 func newCluster(t testing.TB, size int) *cluster {
 	t.Helper()
+	return newClusterOn(t, size, func(uint64) vfs.FS { return vfs.NewMem() })
+}
+
+// newClusterOn is newCluster on file systems of the caller's choice.
+func newClusterOn(t testing.TB, size int, base func(id uint64) vfs.FS) *cluster {
+	t.Helper()
 	c := &cluster{t: t, net: newNetwork()}
 	var boot []*pb.Member
 	for id := uint64(1); id <= uint64(size); id++ {
 		boot = append(boot, &pb.Member{ID: id, PeerURLs: []string{peerURL(id)}})
 	}
 	for id := uint64(1); id <= uint64(size); id++ {
-		m := openMember(t, vfs.NewMem(), id)
+		m := openMember(t, base(id), id)
 		m.start(func(o *Options) {
 			o.Bootstrap = boot
 			o.Transport = link{c.net, id}

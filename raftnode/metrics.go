@@ -39,6 +39,10 @@ var (
 		"The total number of failed read indexes seen.")
 	leasesExpired = counter("etcd_debugging", "server", "lease_expired_total",
 		"The total number of expired leases.")
+	serverID = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "etcd", Subsystem: "server", Name: "id",
+		Help: "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+	}, []string{"server_id"})
 	quotaBytes = gauge("etcd", "server", "quota_backend_bytes",
 		"Current backend storage quota size in bytes.")
 	requestSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -69,7 +73,7 @@ func counter(namespace, subsystem, name, help string) prometheus.Counter {
 func init() {
 	prometheus.MustRegister(hasLeader, isLeader, isLearner, leaderChanges, learnerPromoteFailures, learnerPromoteSuccesses,
 		proposalsCommitted, proposalsApplied, proposalsPending, proposalsFailed, slowApplies, slowReadIndexes,
-		readIndexesFailed, leasesExpired, quotaBytes, requestSeconds, batchRequests, reserveBytes, freeBytes)
+		readIndexesFailed, leasesExpired, serverID, quotaBytes, requestSeconds, batchRequests, reserveBytes, freeBytes)
 }
 
 func setBool(g prometheus.Gauge, v bool) {

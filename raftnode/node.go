@@ -126,6 +126,7 @@ func Start(o Options) (*Node, error) {
 	n.saved = hs
 	n.setConfState(cs)
 	n.lastTick.Store(time.Now().UnixNano())
+	serverID.WithLabelValues(idString(o.ID)).Set(1)
 	n.lg.Info("starting raft",
 		zap.String("member-id", idString(o.ID)),
 		zap.Uint64("term", hs.GetTerm()),
