@@ -40,6 +40,14 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 	// message.
 	var cur Events
 	emit := func() {
+		if cur.Revision == v.compact {
+			// Of the compact revision, what a later change of the same transaction replaced is gone, removed yet or not.
+			for i := range cur.Events {
+				if r := cur.Events[i].replaced; r.Main == cur.Revision {
+					cur.Events[r.Sub].Raw = nil
+				}
+			}
+		}
 		matching := slices.DeleteFunc(cur.Events, func(e Event) bool { return e.Raw == nil })
 		if len(matching) > 0 {
 			events = append(events, Events{Revision: cur.Revision, Events: matching})

@@ -107,8 +107,7 @@ func (m *model) delete(rev Rev, key []byte) {
 	m.changes = append(m.changes, modelChange{rev: rev, tombstone: true, kv: &mvccpb.KeyValue{Key: key}})
 }
 
-// compactTo removes, for each key, what is older than its newest version at rev, and that too if it is a deletion
-// before rev.
+// compactTo removes, for each key, what is older than its newest version at rev, and all deletions before rev.
 func (m *model) compactTo(rev int64) {
 	m.hashes = append(m.hashes, KeyValueHash{Hash: m.hash(rev, true), CompactRevision: m.compact, Revision: rev})
 	if len(m.hashes) > 10 {
@@ -121,7 +120,10 @@ func (m *model) compactTo(rev int64) {
 		}
 	}
 	m.changes = slices.DeleteFunc(m.changes, func(c modelChange) bool {
-		return c.rev.Main <= rev && (newest[string(c.kv.Key)] != c.rev || (c.tombstone && c.rev.Main < rev))
+		if c.tombstone {
+			return c.rev.Main < rev
+		}
+		return c.rev.Main <= rev && newest[string(c.kv.Key)] != c.rev
 	})
 	m.compact = rev
 }
