@@ -111,29 +111,47 @@ func (d *dataDir) inspect() error {
 		return fmt.Errorf("look for a keyring: %w%s", err, permissionRemedy(err, d.path))
 	}
 	for _, dir := range []string{d.journal, d.file(dbName)} {
-		names, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read %s: %w%s", dir, err, permissionRemedy(err, dir))
+		full, err := holdsFiles(dir)
+		if err != nil {
+			return err
 		}
-		if len(names) > 0 {
-			return fmt.Errorf("%s holds sealed files (%s, for one) and %s is missing: without its keyring nothing in it can be read. "+
+		if full {
+			return fmt.Errorf("%s holds sealed files and %s is missing: without its keyring nothing in it can be read. "+
 				"Put the %s back from a copy, or restore a snapshot into another directory. Nothing has been changed",
-				dir, names[0].Name(), d.file(keyringName), keyringName)
+				dir, d.file(keyringName), keyringName)
 		}
 	}
 	d.fresh = true
 	return nil
 }
 
-// unfinished reports whether the member's first start ended before anything was in its journal or its store.
-func (d *dataDir) unfinished() bool {
-	for _, dir := range []string{d.journal, d.file(dbName)} {
-		names, err := os.ReadDir(dir)
-		if len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false
-		}
+// state is what a directory with a keyring has besides.
+type state int
+
+const (
+	stateComplete   state = iota
+	stateUnfinished       // neither journal nor database: the first start ended early, or both were removed
+	stateNoJournal        // a database without its journal, which no start leaves
+)
+
+func (d *dataDir) state() (state, error) {
+	journal, err := holdsFiles(d.journal)
+	if err != nil || journal {
+		return stateComplete, err
 	}
-	return true
+	db, err := holdsFiles(d.file(dbName))
+	if db {
+		return stateNoJournal, err
+	}
+	return stateUnfinished, err
+}
+
+func holdsFiles(dir string) (bool, error) {
+	names, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read %s: %w%s", dir, err, permissionRemedy(err, dir))
+	}
+	return len(names) > 0, nil
 }
 
 // strangers returns the names in the directory that are not a member's.

@@ -148,14 +148,7 @@ func (s *Server) openKeys() error {
 
 // openState opens the journal, holds it against the database and the keyring, and opens the store.
 func (s *Server) openState() error {
-	if !s.dir.fresh && s.dir.unfinished() {
-		if s.keyring.Generation() > 1 {
-			return fmt.Errorf("data directory %s has a keyring in its generation %d, but neither journal nor database: they were removed. "+
-				"Put the whole directory back from a copy, or restore a snapshot into another directory", s.dir.path, s.keyring.Generation())
-		}
-		s.dir.fresh = true // the first start did not get further
-	}
-	if err := s.fs.MkdirAll(s.dir.path, 0o700); err != nil {
+	if err := s.checkCompleteness(); err != nil {
 		return err
 	}
 	if err := s.fs.RemoveUnfinished(s.dir.sealed()...); err != nil {
@@ -180,6 +173,29 @@ func (s *Server) openState() error {
 		Fatal: s.fatal,
 	})
 	return err
+}
+
+// checkCompleteness refuses a directory from which the journal, or everything but the keyring, was removed.
+func (s *Server) checkCompleteness() error {
+	if s.dir.fresh {
+		return nil
+	}
+	state, err := s.dir.state()
+	if err != nil {
+		return err
+	}
+	const remedy = "Put the whole directory back from a copy, or restore a snapshot into another directory. Nothing has been changed"
+	switch {
+	case state == stateNoJournal:
+		return fmt.Errorf("data directory %s has a database, but no journal in %s: it was removed, or --wal-dir is not that of the last start. %s",
+			s.dir.path, s.dir.journal, remedy)
+	case state == stateUnfinished && s.keyring.Generation() > 1:
+		return fmt.Errorf("data directory %s has a keyring in its generation %d, but neither journal nor database: they were removed. %s",
+			s.dir.path, s.keyring.Generation(), remedy)
+	case state == stateUnfinished:
+		s.dir.fresh = true // the first start did not get further
+	}
+	return nil
 }
 
 const leaseCheckpointInterval = 5 * time.Minute
