@@ -28,6 +28,13 @@ const DefaultSegmentSize = 64 << 20
 // for followers that lag a little.
 const cacheBytes = 16 << 20
 
+// maxFrame bounds the data of the entries in one frame, unless one entry alone is larger. It bounds the memory that
+// sealing and reading a frame take; raft sends entries in messages of far less.
+const maxFrame = 8 << 20
+
+// MaxEntry is the size of the largest entry that the journal takes, in bytes of data.
+const MaxEntry = seal.MaxPayload - 256
+
 // maxKeptPayload bounds the memory that is kept for the next frame's payload.
 const maxKeptPayload = 4 << 20
 
@@ -82,9 +89,9 @@ type state struct {
 
 var errClosed = errors.New("journal: closed")
 
-// Append makes entries and hs (either may be nil) durable, as one frame and one sync. The indexes of entries must
-// follow each other; they replace what the log holds from the first one's index on. The journal keeps entries and
-// hs, which must not be changed afterwards.
+// Append makes entries and hs (either may be nil) durable. The indexes of entries must follow each other; they replace
+// what the log holds from the first one's index on. The journal keeps entries and hs, which must not be changed
+// afterwards. All goes into one frame and takes one sync, unless entries are larger than maxFrame.
 //
 // With sync false, and if nothing but the commit index of hs is new, nothing is written: the commit index goes out
 // with the next frame, and an earlier one may be found after a crash, which raft allows.
@@ -97,12 +104,13 @@ func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync boo
 	if j.failed != nil {
 		return j.failed
 	}
-	var runs []run
 	for i, e := range entries {
 		if want := entries[0].GetIndex() + uint64(i); e.GetIndex() != want {
 			return fmt.Errorf("journal: appending entry %d where %d belongs", e.GetIndex(), want)
 		}
-		runs = appendRun(runs, e.GetIndex(), e.GetTerm())
+		if len(e.Data) > MaxEntry {
+			return fmt.Errorf("journal: appending entry %d of %d bytes; the largest may have %d", e.GetIndex(), len(e.Data), MaxEntry)
+		}
 	}
 	t := &j.state.table
 	if len(entries) > 0 && entries[0].GetIndex() > t.last+1 {
@@ -111,9 +119,37 @@ func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync boo
 	for len(entries) > 0 && entries[0].GetIndex() <= t.floor.index {
 		entries = entries[1:]
 	}
-	changed := hs != nil && !equal(hs, j.state.hardState)
+	for n := frameful(entries); n < len(entries); n = frameful(entries) {
+		// After a crash in between this looks as if raft had asked for less.
+		part := hs
+		if last := entries[n-1].GetIndex(); hs.GetCommit() > last {
+			part = &raftpb.HardState{Term: hs.Term, Vote: hs.Vote, Commit: &last}
+		}
+		if err := j.append(entries[:n], part, true); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return j.append(entries, hs, sync)
+}
+
+// frameful returns how many entries from the front of ents go into one frame.
+func frameful(ents []*raftpb.Entry) int {
+	size := 0
+	for i, e := range ents {
+		if size += memory(e); size > maxFrame && i > 0 {
+			return i
+		}
+	}
+	return len(ents)
+}
+
+// append writes one frame, if anything is to be written.
+func (j *Journal) append(entries []*raftpb.Entry, hs *raftpb.HardState, sync bool) error {
+	old := j.state.hardState
+	changed := hs != nil && !equal(hs, old)
 	if len(entries) == 0 && !(sync && (changed || j.unwritten.hardState)) &&
-		(!changed || hs.GetTerm() == j.state.hardState.GetTerm() && hs.GetVote() == j.state.hardState.GetVote()) {
+		(!changed || hs.GetTerm() == old.GetTerm() && hs.GetVote() == old.GetVote()) {
 		if changed {
 			j.unwritten.hardState = true
 			j.publish(func() { j.state.hardState = hs })
@@ -121,14 +157,18 @@ func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync boo
 		return nil
 	}
 	if !changed {
-		hs = j.state.hardState
+		hs = old
 	}
 	b := j.begin()
 	if changed || j.unwritten.hardState {
 		b = appendHardState(b, hs)
 	}
+	var runs []run
 	if len(entries) > 0 {
 		b = appendEntries(b, entries)
+		for _, e := range entries {
+			runs = appendRun(runs, e.GetIndex(), e.GetTerm())
+		}
 	}
 	seg, frame, err := j.writeFrame(b)
 	if err != nil {
@@ -137,7 +177,8 @@ func (j *Journal) Append(entries []*raftpb.Entry, hs *raftpb.HardState, sync boo
 	j.publish(func() {
 		j.state.hardState = hs
 		if len(entries) > 0 {
-			t.add(frameRef{first: entries[0].GetIndex(), seg: seg, frame: frame}, entries[len(entries)-1].GetIndex(), runs)
+			ref := frameRef{first: entries[0].GetIndex(), seg: seg, frame: frame}
+			j.state.table.add(ref, entries[len(entries)-1].GetIndex(), runs)
 			j.cache.add(entries)
 		}
 	})
@@ -251,7 +292,7 @@ func (j *Journal) Reset(index, term uint64) error {
 func (j *Journal) Close() error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if errors.Is(j.failed, errClosed) {
+	if j.failed == errClosed {
 		return nil
 	}
 	err := j.failed
@@ -289,9 +330,6 @@ func (j *Journal) begin() []byte {
 func (j *Journal) writeFrame(payload []byte) (*segment, seal.Frame, error) {
 	if cap(payload) <= maxKeptPayload {
 		j.payload = payload
-	}
-	if len(payload) > seal.MaxPayload {
-		return nil, seal.Frame{}, fmt.Errorf("journal: appending %d bytes at once; a frame holds %d", len(payload), seal.MaxPayload)
 	}
 	if !j.current().file.Fits(len(payload)) {
 		if err := j.roll(len(payload)); err != nil {

@@ -170,11 +170,41 @@ func TestACutNeedsAnAnchorThatNamesTheIndexAsDurable(t *testing.T) {
 	require.EqualValues(t, 3, j.FirstIndex())
 }
 
-func TestAppendRefusesGaps(t *testing.T) {
+func TestAppendRefusesGapsAndEntriesThatAreTooLarge(t *testing.T) {
 	j := mustOpen(t, vfs.NewMem(), newKeyring(t))
 	require.Error(t, j.Append([]*raftpb.Entry{entry(2, 1, nil)}, nil, true))
 	require.Error(t, j.Append([]*raftpb.Entry{entry(1, 1, nil), entry(3, 1, nil)}, nil, true))
+	require.Error(t, j.Append([]*raftpb.Entry{entry(1, 1, make([]byte, MaxEntry+1))}, nil, true))
+	require.NoError(t, j.Append([]*raftpb.Entry{entry(1, 1, make([]byte, MaxEntry))}, hardState(1, 1, 1), true))
 	fill(t, j, 1, 1) // it has not failed
+}
+
+// TestALargeBatchTakesSeveralFrames: no frame grows beyond what a segment of the usual size holds.
+func TestALargeBatchTakesSeveralFrames(t *testing.T) {
+	kr, disk := newKeyring(t), vfs.NewMem()
+	j := mustOpen(t, disk, kr)
+	fill(t, j, 5, 10)
+	var ents []*raftpb.Entry
+	for i := uint64(4); i < 14; i++ {
+		ents = append(ents, entry(i, 2, make([]byte, 2<<20)))
+	}
+	require.NoError(t, j.Append(ents, hardState(2, 0, 13), true))
+	require.EqualValues(t, 13, j.LastIndex())
+	require.NoError(t, j.Close())
+
+	c, err := readChain(seal.New(disk, kr, seal.Options{}), testDir)
+	require.NoError(t, err)
+	var commits []uint64
+	for _, s := range c.segments {
+		for i, st := range s.steps {
+			if st.entries != nil && st.entries.first >= 4 && st.runs[0].term == 2 {
+				commits = append(commits, s.steps[i-1].hardState.GetCommit())
+				require.LessOrEqual(t, st.entries.n, 3)
+			}
+		}
+	}
+	require.Equal(t, []uint64{6, 9, 12, 13}, commits, "never beyond the entries that are there")
+	require.EqualValues(t, 13, mustOpen(t, disk, kr).LastIndex())
 }
 
 func TestResetBeginsTheLogAnew(t *testing.T) {

@@ -124,15 +124,6 @@ func appendEntries(b []byte, ents []*raftpb.Entry) []byte {
 	return b
 }
 
-// entriesBound returns a size in bytes that appendEntries of ents does not exceed.
-func entriesBound(ents []*raftpb.Entry) int {
-	n := 1 + 2*binary.MaxVarintLen64
-	for _, e := range ents {
-		n += 1 + 2*binary.MaxVarintLen64 + len(e.Data)
-	}
-	return n
-}
-
 // typeField and dataField keep the difference between a field that is not set and one that is zero, so that an
 // entry read back is, to the byte, the message that was written.
 func typeField(e *raftpb.Entry) byte {

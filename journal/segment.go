@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,15 +66,14 @@ func (j *Journal) path(number uint64) string {
 	return j.fs.PathJoin(j.dir, segmentName(number))
 }
 
-// prepare makes the segment that follows the current one, in the background. If old is not nil and still under
-// the active key, its file is used again.
+// fullSize returns the size of a full-grown segment.
+func (j *Journal) fullSize() int64 { return max(j.segmentSize, minSegmentSize) }
+
+// prepare makes the segment that follows the current one, in the background: out of the file of one that is not needed
+// any more, if there is one under the active key, else a new one of size bytes.
 func (j *Journal) prepare(size int64) {
 	path, old := j.path(j.current().number+1), j.recycled
-	if old != nil && old.file.Size() != size {
-		old = nil
-	} else {
-		j.recycled = nil
-	}
+	j.recycled = nil
 	n := &nextSegment{done: make(chan struct{})}
 	j.next = n
 	j.background.Go(func() {
@@ -136,7 +136,7 @@ func (j *Journal) enter(s *segment, state []byte) error {
 		return err
 	}
 	j.unwritten.hardState, j.unwritten.cut = false, false
-	j.prepare(min(4*s.file.Size(), max(j.segmentSize, minSegmentSize)))
+	j.prepare(min(4*s.file.Size(), j.fullSize()))
 	return nil
 }
 
@@ -163,12 +163,15 @@ func (j *Journal) dropSegments() {
 	for ; j.segments[n].number < j.state.table.floor.firstSegment; n++ {
 		usedBytes.Set(float64(j.size.Add(-j.segments[n].file.Offset())))
 	}
-	gone := j.segments[:n]
+	gone := append([]*segment(nil), j.segments[:n]...)
 	j.segments = append([]*segment(nil), j.segments[n:]...)
 	segmentCount.Set(float64(len(j.segments)))
-	if n > 0 && j.recycled == nil && gone[n-1].file.Active() {
-		j.recycled = gone[n-1]
-		gone = gone[:n-1]
+	if j.recycled == nil {
+		fits := func(s *segment) bool { return s.file.Active() && s.file.Size() == j.fullSize() }
+		if i := slices.IndexFunc(gone, fits); i >= 0 {
+			j.recycled = gone[i]
+			gone = slices.Delete(gone, i, i+1)
+		}
 	}
 	j.background.Go(func() {
 		for _, s := range gone {
