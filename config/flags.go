@@ -102,6 +102,9 @@ func (t *table) urls(name string, p *[]url.URL, usage string) *entry {
 	return t.value(name, urlsValue{p}, "URL,…", usage)
 }
 
+// noPeers is why settings of clusters of several members have no effect.
+const noPeers = "clusters of several members are not supported yet"
+
 // newTable returns the table of all flags, bound to c, whose values are the defaults.
 func newTable(c *Config) *table {
 	t := &table{FlagSet: flag.NewFlagSet("coffer serve", flag.ContinueOnError), byName: map[string]*entry{}}
@@ -145,7 +148,8 @@ func (t *table) memberFlags(c *Config) {
 	t.natural64("snapshot-catchup-entries", &c.SnapshotCatchUpEntries, "Entries kept in the journal for members that lag.")
 	t.natural("heartbeat-interval", &c.HeartbeatInterval, "Time between heartbeats, in milliseconds.").argument("MS")
 	t.natural("election-timeout", &c.ElectionTimeout, "Time without a leader until an election, in milliseconds.").argument("MS")
-	t.toggle("initial-election-tick-advance", &c.InitialElectionTickAdvance, "Shorten the wait for the first election after a start.")
+	t.toggle("initial-election-tick-advance", &c.InitialElectionTickAdvance, "Shorten the wait for the first election after a start.").
+		without("a member that is alone does not wait for an election")
 	t.integer64("quota-backend-bytes", &c.QuotaBackendBytes, "Size of the store at which writes stop with NOSPACE. 0: 2 GiB, less than 0: no limit.").argument("BYTES")
 	t.natural("max-txn-ops", &c.MaxTxnOps, "Operations permitted in one transaction.")
 	t.natural("max-request-bytes", &c.MaxRequestBytes, "Largest request a client may send, in bytes.").argument("BYTES")
@@ -186,6 +190,7 @@ func (t *table) clusterFlags(c *Config) {
 }
 
 func (t *table) securityFlags(c *Config) {
+	const callsNoOne = "the member does not call itself over the network"
 	t.section = "TLS for clients"
 	t.file("cert-file", &c.Client.CertFile, "Certificate shown to clients. Read again when it changes.")
 	t.file("key-file", &c.Client.KeyFile, "Its private key.")
@@ -193,8 +198,8 @@ func (t *table) securityFlags(c *Config) {
 	t.file("trusted-ca-file", &c.Client.TrustedCAFile, "Authorities that sign clients' certificates. Naming it demands a client certificate.")
 	t.file("client-crl-file", &c.Client.CRLFile, "Certificate revocation list (DER) for clients' certificates.")
 	t.value("client-cert-allowed-hostname", listValue{&c.Client.AllowedHostnames}, "NAME,…", "Names of which a client's certificate must carry one.")
-	t.file("client-cert-file", &c.Client.ClientCertFile, "Certificate this member shows when it calls itself; else --cert-file.")
-	t.file("client-key-file", &c.Client.ClientKeyFile, "Its private key.")
+	t.file("client-cert-file", &c.Client.ClientCertFile, "Certificate this member shows when it calls itself.").without(callsNoOne)
+	t.file("client-key-file", &c.Client.ClientKeyFile, "Its private key.").without(callsNoOne)
 	t.toggle("auto-tls", &c.Client.Auto, "Make a self-signed certificate at every start: encrypted, but no client can tell who answers.")
 
 	t.section = "TLS between members"
@@ -205,8 +210,8 @@ func (t *table) securityFlags(c *Config) {
 	t.file("peer-crl-file", &c.Peer.CRLFile, "Certificate revocation list (DER) for members' certificates.")
 	t.value("peer-cert-allowed-cn", listValue{&c.Peer.AllowedCNs}, "NAME,…", "Common names a member's certificate may have.")
 	t.value("peer-cert-allowed-hostname", listValue{&c.Peer.AllowedHostnames}, "NAME,…", "Names of which a member's certificate must carry one.")
-	t.file("peer-client-cert-file", &c.Peer.ClientCertFile, "Certificate shown when calling other members; else --peer-cert-file.")
-	t.file("peer-client-key-file", &c.Peer.ClientKeyFile, "Its private key.")
+	t.file("peer-client-cert-file", &c.Peer.ClientCertFile, "Certificate shown when calling other members; else --peer-cert-file.").without(noPeers)
+	t.file("peer-client-key-file", &c.Peer.ClientKeyFile, "Its private key.").without(noPeers)
 	t.toggle("peer-skip-client-san-verification", &c.Peer.SkipClientSANVerify, "Do not compare the address a member calls from with its certificate.")
 	t.toggle("peer-auto-tls", &c.Peer.Auto, "Make a self-signed certificate at every start: encrypted, but unverified.")
 
@@ -219,9 +224,10 @@ func (t *table) securityFlags(c *Config) {
 	t.value("host-whitelist", setValue{&c.HostWhitelist}, "NAME,…", "Host names accepted in HTTP requests without TLS; * for all.")
 
 	t.section = "Users"
-	t.text("auth-token", &c.AuthToken, "Kind of token, simple or jwt, and its options.").argument("KIND")
-	t.natural("bcrypt-cost", &c.BcryptCost, "Cost of hashing a password.")
-	t.natural("auth-token-ttl", &c.AuthTokenTTL, "Life of a simple token, in seconds.").argument("SECONDS")
+	const noUsers = "users and roles are not supported yet"
+	t.text("auth-token", &c.AuthToken, "Kind of token, simple or jwt, and its options.").argument("KIND").without(noUsers)
+	t.natural("bcrypt-cost", &c.BcryptCost, "Cost of hashing a password.").without(noUsers)
+	t.natural("auth-token-ttl", &c.AuthTokenTTL, "Life of a simple token, in seconds.").argument("SECONDS").without(noUsers)
 }
 
 func (t *table) loggingFlags(c *Config) {
@@ -243,9 +249,9 @@ func (t *table) observationFlags(c *Config) {
 	t.period("warning-apply-duration", &c.WarningApplyDuration, "Time after which applying a request is logged as slow.")
 	t.period("watch-progress-notify-interval", &c.WatchProgressNotifyInterval, "Interval of progress notifications to idle watches. 0: 10m.")
 	t.period("corrupt-check-time", &c.CorruptCheckTime, "Interval of comparing data between members. 0: never.").
-		without("there are no other members to compare with yet")
+		without(noPeers)
 	t.period("compact-hash-check-time", &c.CompactHashCheckTime, "Interval of comparing hashes of compacted revisions between members.").
-		without("there are no other members to compare with yet")
+		without(noPeers)
 	t.period("downgrade-check-time", &c.DowngradeCheckTime, "Interval of checking the state of a downgrade.").
 		without("downgrades of the cluster version are not supported")
 }

@@ -72,14 +72,12 @@ func logOutput(c *config.Config, out string) (zapcore.WriteSyncer, error) {
 		return journalWriter{}, nil
 	}
 	if c.EnableLogRotation && slices.Contains(c.LogFiles(), out) {
-		rotation := struct {
-			*lumberjack.Logger
-		}{&lumberjack.Logger{}}
-		if err := json.Unmarshal([]byte(c.LogRotationConfigJSON), &rotation); err != nil {
+		rotated := &lumberjack.Logger{}
+		if err := json.Unmarshal([]byte(c.LogRotationConfigJSON), rotated); err != nil {
 			return nil, fmt.Errorf("log rotation: %w", err)
 		}
-		rotation.Filename = out
-		return zapcore.AddSync(rotation.Logger), nil
+		rotated.Filename = out
+		return zapcore.AddSync(rotated), nil
 	}
 	f, err := os.OpenFile(filepath.Clean(out), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {

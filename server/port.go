@@ -34,7 +34,9 @@ type port struct {
 	http     *httpServer     // nil: no HTTP
 	log      *zap.Logger
 	rejected string // what a failed handshake is logged as
-	traffic  string // what is served, for the log
+	// compareAddress demands that the other end calls from an address that its certificate names.
+	compareAddress bool
+	traffic        string // what is served, for the log
 
 	mu      sync.Mutex
 	pending map[net.Conn]bool // connections that nobody has taken over yet
@@ -168,6 +170,12 @@ func (p *port) secure(c net.Conn) (net.Conn, *tls.ConnectionState, error) {
 		return nil, nil, err
 	}
 	state := t.ConnectionState()
+	if p.compareAddress {
+		if err := namesAddress(state, c.RemoteAddr()); err != nil {
+			p.reject(t, err)
+			return nil, nil, err
+		}
+	}
 	return t, &state, nil
 }
 

@@ -125,6 +125,7 @@ func (s *Server) newPort(o *socket, split bool) *port {
 	case rolePeer:
 		p.http = s.serving.peer
 		p.rejected = "rejected connection on peer endpoint"
+		p.compareAddress = !s.c.Peer.SkipClientSANVerify
 		source = s.peerTLS
 	case roleMetrics:
 		p.http = s.serving.metrics
