@@ -75,3 +75,10 @@ func (s authServer) RoleDelete(context.Context, *pb.AuthRoleDeleteRequest) (*pb.
 func (s authServer) RoleRevokePermission(context.Context, *pb.AuthRoleRevokePermissionRequest) (*pb.AuthRoleRevokePermissionResponse, error) {
 	return nil, rpctypes.ErrGRPCRoleNotFound
 }
+
+func (s authServer) RoleGrantPermission(_ context.Context, r *pb.AuthRoleGrantPermissionRequest) (*pb.AuthRoleGrantPermissionResponse, error) {
+	if r.Perm == nil {
+		return nil, rpctypes.ErrGRPCPermissionNotGiven
+	}
+	return nil, rpctypes.ErrGRPCRoleNotFound
+}
