@@ -57,7 +57,8 @@ func (fs *FS) newReader(h *handle) (*reader, error) {
 		}
 		return r, nil
 	case h.kind.log():
-		return r, r.openLog(fs.liveOffset(h.name, info.Size()))
+		offset, live := fs.liveOffset(h.name, info.Size())
+		return r, r.openLog(offset, live)
 	}
 	return r, r.openFrames(info.Size())
 }
@@ -89,27 +90,31 @@ func (r *reader) openFrames(physical int64) error {
 	return nil
 }
 
-// openLog opens all frames of a log and remembers where they are.
-func (r *reader) openLog(size int64) error {
-	_, err := r.h.scan(logStart, size, func(f Frame, _ [markSize]byte, data []byte) error {
+// openLog opens all frames of a log and remembers where they are. If the log is
+// live, all bytes up to size are frames.
+func (r *reader) openLog(size int64, live bool) error {
+	end, err := r.h.scan(logStart, size, func(f Frame, _ [markSize]byte, data []byte) error {
 		r.index = append(r.index, logPart{logical: r.size, Frame: f, size: logFrameSize(len(data))})
 		r.size += int64(len(data))
 		return nil
 	})
+	if err == nil && live && end.Offset != size {
+		err = altered(r.h.kind, r.h.name, end.Offset, "frame %d does not open, and this process wrote it", end.Tail.Frames)
+	}
 	return err
 }
 
 // liveOffset returns how many sealed bytes of the file at path are whole frames
 // already, if it is being written, else size.
-func (fs *FS) liveOffset(path string, size int64) int64 {
+func (fs *FS) liveOffset(path string, size int64) (offset int64, live bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for h := range fs.open[path] {
 		if h.writer != nil {
-			return h.writer.offset.Load()
+			return h.writer.offset.Load(), true
 		}
 	}
-	return size
+	return size, false
 }
 
 // ReadAt reads as io.ReaderAt does; offsets are those of the plaintext. Nothing

@@ -76,7 +76,7 @@ type copier struct {
 	pos   SegmentEnd // up to where frames were copied
 	done  bool       // the final frame was copied
 	grows bool       // the file was being written when size was last asked for
-	buf   []byte
+	buf   []byte     // frames not written yet
 }
 
 // begin opens the file, and says whether it needs to be resealed at all.
@@ -198,25 +198,41 @@ func (c *copier) size() (int64, error) {
 	return c.src.physicalSize()
 }
 
-// copy copies the frames up to size.
+// copy copies the frames up to size, as size returned it.
 func (c *copier) copy(ctx context.Context, size int64) error {
+	var err error
 	switch {
 	case c.src.kind == KindMarker:
-		return nil
 	case c.src.kind.log():
-		return c.copyLog(ctx, size)
+		err = c.copyLog(size, func(_ Frame, frame func([]byte) []byte) error {
+			c.buf = frame(c.buf)
+			return c.flush(ctx, writeBuffer)
+		})
+	default:
+		err = c.copyFrames(ctx, size)
 	}
-	return c.copyFrames(ctx, size)
+	if err == nil {
+		err = c.flush(ctx, 1)
+	}
+	return err
 }
 
-func (c *copier) copyLog(ctx context.Context, size int64) error {
+// copyLog gives the frames of a log up to size, sealed anew, to visit: appended
+// to what frame is given.
+func (c *copier) copyLog(size int64, visit func(f Frame, frame func([]byte) []byte) error) error {
 	s := getScratch()
 	defer s.release()
 	var err error
 	c.pos, err = c.src.scan(c.pos, size, func(f Frame, mark [markSize]byte, data []byte) error {
-		c.buf = s.seal(c.buf[:0], c.dst.aead, f.Index, false, s.logText(mark, data))
-		return c.write(ctx)
+		return visit(f, func(dst []byte) []byte {
+			text := s.logText(mark, data)
+			c.src.kind.countSealed(1, len(text))
+			return s.seal(dst, c.dst.aead, f.Index, false, text)
+		})
 	})
+	if err == nil && c.grows && c.pos.Offset != size {
+		err = altered(c.src.kind, c.path, c.pos.Offset, "frame %d does not open, and this process wrote it", c.pos.Tail.Frames)
+	}
 	return err
 }
 
@@ -244,8 +260,9 @@ func (c *copier) copyFrames(ctx context.Context, size int64) error {
 			return altered(c.src.kind, c.path, c.pos.Offset, "frame %d does not open", c.pos.Tail.Frames)
 		}
 		c.src.kind.countOpened(1, len(text))
-		c.buf = s.seal(c.buf[:0], c.dst.aead, c.pos.Tail.Frames, final, text)
-		if err := c.write(ctx); err != nil {
+		c.src.kind.countSealed(1, len(text))
+		c.buf = s.seal(c.buf, c.dst.aead, c.pos.Tail.Frames, final, text)
+		if err := c.flush(ctx, writeBuffer); err != nil {
 			return err
 		}
 		c.pos.Tail.Frames++
@@ -255,18 +272,21 @@ func (c *copier) copyFrames(ctx context.Context, size int64) error {
 	return nil
 }
 
-// write writes the frame in c.buf.
-func (c *copier) write(ctx context.Context) error {
+// flush writes the frames in c.buf if they are at least so many bytes.
+func (c *copier) flush(ctx context.Context, least int) error {
 	n := len(c.buf)
+	if n < least {
+		return nil
+	}
 	if err := wait(ctx, c.limit, n); err != nil {
 		return err
 	}
-	if _, err := c.dst.file.Write(c.buf); err != nil {
-		return err
+	_, err := c.dst.file.Write(c.buf)
+	c.buf = c.buf[:0]
+	if err == nil {
+		metricsOf[c.src.kind].resealedBytes.Add(float64(n))
 	}
-	c.src.kind.countSealed(1, n-overhead)
-	metricsOf[c.src.kind].resealedBytes.Add(float64(n))
-	return nil
+	return err
 }
 
 // wait waits until limit permits n bytes.
@@ -383,21 +403,16 @@ func (c *copier) finish(live *handle) error {
 // finishSegment copies the frames appended since, and the end mark, into the
 // copy, which has its whole length already.
 func (c *copier) finishSegment(live *handle) error {
-	s := getScratch()
-	defer s.release()
-	write := func(offset int64) error {
-		_, err := c.dst.file.WriteAt(c.buf, offset)
-		return err
-	}
 	grew := c.grows // when most of it was copied
 	size, err := c.size()
 	if err != nil {
 		return err
 	}
 	if grew || live != nil {
-		c.pos, err = c.src.scan(c.pos, size, func(f Frame, mark [markSize]byte, data []byte) error {
-			c.buf = s.seal(c.buf[:0], c.dst.aead, f.Index, false, s.logText(mark, data))
-			return write(f.Offset)
+		err := c.copyLog(size, func(f Frame, frame func([]byte) []byte) error {
+			c.buf = frame(c.buf[:0])
+			_, err := c.dst.file.WriteAt(c.buf, f.Offset)
+			return err
 		})
 		if err != nil {
 			return err
@@ -408,8 +423,10 @@ func (c *copier) finishSegment(live *handle) error {
 		return err
 	}
 	if ended {
+		s := getScratch()
+		defer s.release()
 		c.buf = s.seal(c.buf[:0], c.dst.aead, c.pos.Tail.Frames, true, s.logText([markSize]byte{}, nil))
-		if err := write(c.src.hdr.length - sector); err != nil {
+		if _, err := c.dst.file.WriteAt(c.buf, c.src.hdr.length-sector); err != nil {
 			return err
 		}
 	}

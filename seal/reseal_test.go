@@ -227,6 +227,33 @@ func TestResealRefusesAnAlteredFileAndLeavesIt(t *testing.T) {
 	}
 }
 
+// A live log that has lost a sector must not be taken for one that ends there.
+func TestResealRefusesALiveLogThatLostASector(t *testing.T) {
+	fs, base := newTestFS(t)
+	s, err := fs.CreateSegment(seg, 64<<10)
+	must(t, err)
+	frames := appendFrames(t, s, 6)
+	const path = "db/MANIFEST-000001"
+	w, _, _ := writeLog(t, fs, path, 4)
+	for path, at := range map[string]int64{seg: frames[5].Offset, path: int64(len(raw(t, base, path)) - sector)} {
+		f, err := base.OpenReadWrite(path, writeCategory)
+		must(t, err)
+		_, err = f.WriteAt(make([]byte, sector), at)
+		must(t, err)
+		must(t, f.Close())
+	}
+	_, err = fs.kr.Rotate()
+	must(t, err)
+	wantAltered(t, fs.Reseal(t.Context(), seg, nil), seg)
+	wantAltered(t, fs.Reseal(t.Context(), path, nil), path)
+	_, _, err = readFrames(t, fs, seg)
+	wantAltered(t, err, seg)
+	_, err = read(fs, path)
+	wantAltered(t, err, path)
+	must(t, s.Close())
+	must(t, w.Close())
+}
+
 // slow is a rate so low that a Reseal under it does not end by itself.
 func slow() *rate.Limiter { return rate.NewLimiter(1, 8<<10) }
 
@@ -450,7 +477,7 @@ func TestResealUnderLoad(t *testing.T) {
 		}
 		s.Close()
 	})
-	for range 10 {
+	for range rounds(5, 100) {
 		_, err := fs.kr.Rotate()
 		must(t, err)
 		must(t, fs.ResealAll(ctx, nil, "db"))

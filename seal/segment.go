@@ -503,6 +503,9 @@ func (fs *FS) ReadSegment(name string, fn func(f Frame, payload []byte) error) (
 		return end, err
 	}
 	if isLive {
+		if end.Offset != live.Offset {
+			return end, altered(KindJournal, h.name, end.Offset, "frame %d does not open, and this process wrote it", end.Tail.Frames)
+		}
 		return live, nil
 	}
 	end.Ended, err = h.readEndMark(end)

@@ -73,7 +73,8 @@ func (fs *FS) scanTail(path string, visit func(Tail)) (Tail, error) {
 	if err != nil {
 		return Tail{}, fmt.Errorf("seal: read %s: %w", path, err)
 	}
-	end, err := h.scan(logStart, fs.liveOffset(path, info.Size()), func(f Frame, mark [markSize]byte, _ []byte) error {
+	size, _ := fs.liveOffset(path, info.Size())
+	end, err := h.scan(logStart, size, func(f Frame, mark [markSize]byte, _ []byte) error {
 		visit(Tail{Frames: f.Index + 1, Tag: mark})
 		return nil
 	})
