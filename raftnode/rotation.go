@@ -79,25 +79,14 @@ func (r *rotator) pass() (left bool, err error) {
 	if err := r.n.o.FS.ResealAll(r.n.ctx, limit, r.n.o.SealedDirs...); err != nil {
 		return false, err
 	}
-	usage, err := r.n.o.FS.Inventory(r.n.o.SealedDirs...)
+	removed, err := r.n.o.FS.RemoveUnused(r.n.o.SealedDirs...)
+	for _, id := range removed {
+		r.n.lg.Info("removed a data key under which nothing is left", zap.Stringer("key", id))
+	}
 	if err != nil {
 		return false, err
 	}
-	used := map[keyring.ID]bool{}
-	for _, u := range usage {
-		used[u.Key] = true
-	}
-	for _, id := range r.old() {
-		if used[id] {
-			left = true
-			continue
-		}
-		if err := r.n.o.Keyring.Remove(id); err != nil {
-			return false, err
-		}
-		r.n.lg.Info("removed a data key under which nothing is left", zap.Stringer("key", id))
-	}
-	return left, r.n.recordKeyring()
+	return len(r.old()) > 0, r.n.recordKeyring()
 }
 
 // old returns the keys that only decrypt.
