@@ -144,5 +144,21 @@ func (d *delivery) messages(h *Hub, prev bool) ([]*mvccpb.Event, error) {
 		}
 		d.full.events = events
 	})
+	if _, compact := h.committed(); d.full.err == nil && d.first() <= compact {
+		return d.compacted(compact), nil
+	}
 	return slices.Clip(d.full.events), d.full.err
+}
+
+// compacted returns the messages without those previous versions that have been
+// compacted since the messages were made: whether another watcher was there
+// before must not show.
+func (d *delivery) compacted(compact int64) []*mvccpb.Event {
+	events := slices.Clone(d.full.events)
+	for i, e := range d.events {
+		if e.rev <= compact {
+			events[i] = e.message()
+		}
+	}
+	return events
 }
