@@ -99,17 +99,30 @@ func startCoffer(t *testing.T, args ...string) *side {
 }
 
 func TestCofferAnswersAsEtcd(t *testing.T) {
-	for seed := range uint64(2) {
-		if err := sequence(t.Context(), startEtcd(t), startCoffer(t), requests.New(seed), steps(3000)); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-	}
+	histories(t, 4000, func(t *testing.T, seed uint64, n int) error {
+		return sequence(t.Context(), startEtcd(t), startCoffer(t), requests.New(seed), n)
+	})
 }
 
 func TestCofferAnswersConcurrentClientsAsEtcdWouldInTheirOrder(t *testing.T) {
-	for seed := range uint64(2) {
-		if err := concurrently(t.Context(), startCoffer(t), startEtcd(t), seed, 3, steps(3000)/clients/3); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
+	histories(t, 4000, func(t *testing.T, seed uint64, n int) error {
+		const phaseCalls = 100
+		return concurrently(t.Context(), startCoffer(t), startEtcd(t), seed, max(n/clients/phaseCalls, 2), phaseCalls)
+	})
+}
+
+// histories compares one history of short requests, or, in the long form
+// (COFFER_LONG=1), as many histories as make 200,000 requests.
+func histories(t *testing.T, short int, compare func(t *testing.T, seed uint64, requests int) error) {
+	seeds, n := 1, short
+	if long {
+		seeds, n = 20, 10_000
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			if err := compare(t, seed, n); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
