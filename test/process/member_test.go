@@ -161,7 +161,7 @@ func (m *member) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/health", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.endpoint+"/health?exclude=NOSPACE", nil)
 		if err != nil {
 			return err
 		}
