@@ -51,7 +51,7 @@ type step struct {
 func readChain(fs *seal.FS, dir string) (*chain, error) {
 	c := &chain{fs: fs, dir: dir, state: state{table: table{floor: floor{firstSegment: 1}}}}
 	names, err := fs.List(dir)
-	if err != nil {
+	if err != nil && !oserror.IsNotExist(err) {
 		return nil, fmt.Errorf("journal: listing %s: %w", dir, err)
 	}
 	var numbers []uint64
@@ -90,6 +90,14 @@ func readChain(fs *seal.FS, dir string) (*chain, error) {
 		return nil, err
 	}
 	return c, c.replay()
+}
+
+// last returns the last segment that was begun; nil if none was.
+func (c *chain) last() *scanned {
+	if len(c.segments) == 0 {
+		return nil
+	}
+	return c.segments[len(c.segments)-1]
 }
 
 func (c *chain) path(number uint64) string { return c.fs.PathJoin(c.dir, segmentName(number)) }

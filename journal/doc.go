@@ -19,8 +19,8 @@
 // applied, is compared with the log for that reason, and an [Anchor] in the log does the same for the store: it
 // names the MANIFEST from which the store may not be older. Write one before each [Journal.Cut].
 //
-// A process never appends to a segment of an earlier process: it begins a new one, small at first, so that being
-// killed often costs little space. The next segment is prepared in the background.
+// Opening a journal writes nothing. With its first write a process begins a new segment, small at first, so that being
+// killed often costs little space: it never appends to a segment of an earlier process. The next segment is prepared in the background.
 //
 // New segments are under the active data key. Older ones are resealed in place, as any other file, or go when they
 // are cut; [Journal.Roll] ends the one that is being written to, so that it can be treated like them.

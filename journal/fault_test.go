@@ -52,9 +52,9 @@ func failing(t *testing.T) (*Journal, *vfs.MemFS, *keyring.Keyring, *fault) {
 	require.NoError(t, root.Sync())
 	j, err := openOn(errorfs.Wrap(disk, f), kr)
 	require.NoError(t, err)
-	j.background.Wait()
 	t.Cleanup(func() { abandon(j) })
 	fill(t, j, 5, 100)
+	j.background.Wait()
 
 	t.Cleanup(func() {
 		// Whatever failed, what was acknowledged is there.

@@ -60,6 +60,7 @@ type Journal struct {
 	// write is held by whoever changes the journal, across the I/O that this takes.
 	write     sync.Mutex
 	failed    error      // set once something could not be written: nothing is written any more
+	found     *chain     // what Open found; nil once something was written
 	segments  []*segment // those that are needed, ascending; the last one is written to
 	next      *nextSegment
 	recycled  *segment // no longer needed, kept to be used again
@@ -156,6 +157,9 @@ func (j *Journal) append(entries []*raftpb.Entry, hs *raftpb.HardState, sync boo
 		}
 		return nil
 	}
+	if err := j.ready(); err != nil {
+		return err
+	}
 	if !changed {
 		hs = old
 	}
@@ -194,8 +198,8 @@ func equal(a, b *raftpb.HardState) bool {
 func (j *Journal) WriteAnchor(a Anchor) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if j.failed != nil {
-		return j.failed
+	if err := j.ready(); err != nil {
+		return err
 	}
 	if _, _, err := j.writeFrame(appendAnchor(j.begin(), a)); err != nil {
 		return err
@@ -209,8 +213,8 @@ func (j *Journal) WriteAnchor(a Anchor) error {
 func (j *Journal) Cut(index uint64) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if j.failed != nil {
-		return j.failed
+	if err := j.ready(); err != nil {
+		return err
 	}
 	t := &j.state.table
 	if index <= t.floor.index {
@@ -246,8 +250,8 @@ func (j *Journal) Cut(index uint64) error {
 func (j *Journal) Expect(index, term uint64) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if j.failed != nil {
-		return j.failed
+	if err := j.ready(); err != nil {
+		return err
 	}
 	s := &snapshot{index: index, term: term}
 	if _, _, err := j.writeFrame(appendExpect(j.begin(), s)); err != nil {
@@ -262,8 +266,8 @@ func (j *Journal) Expect(index, term uint64) error {
 func (j *Journal) Reset(index, term uint64) error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if j.failed != nil {
-		return j.failed
+	if err := j.ready(); err != nil {
+		return err
 	}
 	t := &j.state.table
 	if index < t.floor.index {
@@ -297,8 +301,8 @@ func (j *Journal) Close() error {
 	}
 	err := j.failed
 	if err == nil && j.unwritten.hardState {
-		if _, _, err = j.writeFrame(appendHardState(j.begin(), j.state.hardState)); err == nil {
-			j.unwritten.hardState = false
+		if err = j.ready(); err == nil {
+			_, _, err = j.writeFrame(appendHardState(j.begin(), j.state.hardState))
 		}
 	}
 	j.background.Wait()

@@ -142,6 +142,24 @@ func TestWhatACutSegmentSaidIsNotLostWithIt(t *testing.T) {
 	require.Equal(t, index+1, j.FirstIndex())
 }
 
+func TestOpeningWritesNothing(t *testing.T) {
+	kr, disk := newKeyring(t), vfs.NewMem()
+	require.NoError(t, mustOpen(t, disk, kr).Close())
+	names, err := disk.List("")
+	require.NoError(t, err)
+	require.Empty(t, names)
+
+	j := mustOpen(t, disk, kr)
+	fill(t, j, 30, 1000)
+	cut(t, j, 20)
+	abandon(j)
+	before := contents(t, disk)
+	for range 3 {
+		require.NoError(t, mustOpen(t, disk, kr).Close())
+	}
+	require.True(t, maps.Equal(before, contents(t, disk)))
+}
+
 func TestACommitIndexAloneIsNotWritten(t *testing.T) {
 	kr, disk := newKeyring(t), vfs.NewMem()
 	j := mustOpen(t, disk, kr)

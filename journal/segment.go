@@ -212,8 +212,8 @@ func (j *Journal) remove(path string) {
 func (j *Journal) Roll() error {
 	j.write.Lock()
 	defer j.write.Unlock()
-	if j.failed != nil {
-		return j.failed
+	if err := j.ready(); err != nil {
+		return err
 	}
 	if old := j.recycled; old != nil && !old.file.Active() {
 		j.recycled = nil

@@ -358,6 +358,7 @@ func TestLeftoversAreRemovedUnread(t *testing.T) {
 	j, err := openOn(disk, v.kr)
 	require.NoError(t, err)
 	require.NoError(t, v.log.compare(j))
+	fill(t, j, 1, 1)
 	require.NoError(t, j.Close())
 	for name := range contents(t, disk) {
 		require.NotEqual(t, segmentName(1), name)
