@@ -40,6 +40,9 @@ func TestALeaseEndsWithItsKeys(t *testing.T) {
 	if err != nil || res.Err != nil {
 		t.Fatal(err, res.Err)
 	}
+	if err := f.node.ReadIndex(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	start := time.Now()
 	if ttl, err := lead.node.LeaseRenew(context.Background(), 5); ttl != 1 || err != nil {
 		t.Errorf("renewed to %d, %v", ttl, err)
@@ -55,9 +58,10 @@ func TestALeaseEndsWithItsKeys(t *testing.T) {
 	if took := time.Since(start); took < time.Second {
 		t.Errorf("it ended after %v", took)
 	}
-	if _, rev := f.get("k"); rev != 0 {
-		t.Error("its key is still there")
-	}
+	eventually(t, "its key to go with it", func() bool {
+		_, rev := f.get("k")
+		return rev == 0
+	})
 	if _, err := lead.node.LeaseRenew(context.Background(), 5); !errors.Is(err, lease.ErrNotFound) {
 		t.Errorf("renewing it: %v", err)
 	}
@@ -72,6 +76,9 @@ func TestANewLeaderGivesLeasesTheirTimeAgain(t *testing.T) {
 	lead.grant(5, 2)
 	time.Sleep(1200 * time.Millisecond)
 	next := c.followers(lead)[0]
+	if err := next.node.ReadIndex(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	start := time.Now()
 	if err := lead.node.TransferLeadership(context.Background(), next.id); err != nil {
 		t.Fatal(err)

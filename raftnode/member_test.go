@@ -25,7 +25,7 @@ import (
 
 const (
 	testCluster = 0xc1
-	testTick    = 10 * time.Millisecond
+	testTick    = 20 * time.Millisecond
 )
 
 // testKEK is one key for all data directories of the tests.

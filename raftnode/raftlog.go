@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"fmt"
+	"strings"
 
 	"go.etcd.io/raft/v3"
 	"go.uber.org/zap"
@@ -16,8 +17,14 @@ type raftLogger struct {
 
 var _ raft.Logger = (*raftLogger)(nil)
 
-func newRaftLogger(lg *zap.Logger, die func(error)) *raftLogger {
-	return &raftLogger{lg.WithOptions(zap.AddCallerSkip(0)).Sugar(), die}
+// Infof implements raft.Logger. That entries were stable already is usual when
+// several appends are one.
+func (l *raftLogger) Infof(format string, v ...any) {
+	if strings.HasPrefix(format, "entry at ") {
+		l.Debugf(format, v...)
+		return
+	}
+	l.SugaredLogger.Infof(format, v...)
 }
 
 // Warning implements raft.Logger.
