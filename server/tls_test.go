@@ -233,9 +233,24 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	ca.write("server.key", text)
 	require.Equal(t, "second", shown())
 
-	// A newly trusted authority and a new revocation list count for the next connection.
 	require.NoError(t, os.Remove(ca.path("server.crt")))
 	require.Equal(t, "second", shown(), "a missing file ends nothing")
+}
+
+func TestARevocationCountsForTheNextConnection(t *testing.T) {
+	ca := newTestCA(t)
+	ca.sign("server", &x509.Certificate{DNSNames: []string{"localhost"}})
+	alice, _ := ca.sign("alice", &x509.Certificate{})
+	ca.revoke("crl", big.NewInt(999))
+	source := testSource(t, nil, func(c *config.Config) {
+		c.Client = config.TLS{CertFile: ca.path("server.crt"), KeyFile: ca.path("server.key"), TrustedCAFile: ca.path("ca.crt"), CRLFile: ca.path("crl")}
+	})
+	addr, _ := startPort(t, source, false)
+	client := ca.client("alice")
+	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	require.NoError(t, get(addr, client))
+	ca.revoke("crl", big.NewInt(999), alice.SerialNumber)
+	require.Error(t, get(addr, client), "not by a resumed session either")
 }
 
 func TestBadTLSFilesAreRefusedByName(t *testing.T) {

@@ -53,7 +53,6 @@ func serve(args []string) int {
 	if valid != nil {
 		return failed(log, "failed to verify flags", valid)
 	}
-	log.Info("Running: ", zap.Strings("args", append([]string{os.Args[0]}, args...)))
 	if err := server.Run(c, build(), log); err != nil {
 		return failed(log, "the member ended", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -442,6 +443,31 @@ func TestMetricsHaveTheirOwnListener(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, 200, resp.StatusCode)
+}
+
+func TestAutoTLSEncryptsAndLeavesNoKeyOnTheDisk(t *testing.T) {
+	f := newFolder(t)
+	p := f.serve("--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0", "--auto-tls",
+		"--listen-peer-urls=https://127.0.0.1:0", "--peer-auto-tls")
+	addr := p.address()
+	require.Contains(t, p.log(), "self-signed certificate that no client can verify")
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	resp, err := client.Get("https://" + addr + "/health")
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 200, resp.StatusCode)
+	var line struct{ Address string }
+	require.NoError(t, json.Unmarshal([]byte(p.waitFor("serving peer traffic")), &line))
+	resp, err = client.Get("https://" + line.Address + "/members")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	var members []struct{ Name string }
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&members))
+	require.Len(t, members, 1)
+	require.Equal(t, "m", members[0].Name)
+	for path, text := range f.files() {
+		require.NotContains(t, text, "PRIVATE KEY", path)
+	}
 }
 
 func TestUnixSocketsAreServed(t *testing.T) {
