@@ -33,6 +33,17 @@ const tableFrame = 4 << 10
 // own name yet. A crash may leave such files; see RemoveUnfinished.
 const unfinished = "unfinished."
 
+// resealed comes between that and the name of a copy that Reseal makes.
+const resealed = "resealed."
+
+// finalBase returns the name that the unfinished file base will have.
+func finalBase(base string) string {
+	if rest, ok := strings.CutPrefix(base, unfinished); ok {
+		return strings.TrimPrefix(rest, resealed)
+	}
+	return base
+}
+
 // Options are the options of an FS.
 type Options struct {
 	Logger *zap.Logger // nil: silent
@@ -111,7 +122,7 @@ func (fs *FS) unfinishedPath(path string) string {
 // resealedPath returns where the file at path is sealed anew. A Reseal whose file
 // was removed may still be at work when another one of that name is prepared.
 func (fs *FS) resealedPath(path string) string {
-	return fs.base.PathJoin(fs.base.PathDir(path), unfinished+"resealed."+fs.base.PathBase(path))
+	return fs.base.PathJoin(fs.base.PathDir(path), unfinished+resealed+fs.base.PathBase(path))
 }
 
 // syncDirOf makes the names in the directory of path durable.

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cofferkv/coffer/keyring"
 )
@@ -117,7 +118,8 @@ func parseHeader(b []byte) (header, error) {
 // says and the file key.
 func (fs *FS) openHeader(path string, b []byte) (header, cipher.AEAD, error) {
 	base := fs.base.PathBase(path)
-	kind, ok := KindOf(base)
+	unready := strings.HasPrefix(base, unfinished) // its header may still name what it was before
+	kind, ok := KindOf(finalBase(base))
 	if !ok {
 		return header{}, nil, fmt.Errorf("seal: open %s: no kind of file has such a name", path)
 	}
@@ -139,7 +141,7 @@ func (fs *FS) openHeader(path string, b []byte) (header, cipher.AEAD, error) {
 	switch {
 	case subtle.ConstantTimeCompare(tag[:], b[tagOffset:]) != 1:
 		return header{}, nil, altered(kind, path, 0, "its header is not authentic")
-	case h.name != base:
+	case h.name != base && !unready:
 		return header{}, nil, altered(kind, path, 0, "it was written as %q", h.name)
 	case h.kind != kind:
 		return header{}, nil, altered(kind, path, 0, "it was written as %v, not %v", h.kind, kind)

@@ -154,13 +154,7 @@ func (fs *FS) walkSealed(dir string, visit func(path string, hdr header, size in
 		if lastNonZero(b) == 0 {
 			return nil
 		}
-		// An unfinished file's header has the name that the file will have.
-		final := base
-		if rest, ok := strings.CutPrefix(base, unfinished); ok {
-			final = strings.TrimPrefix(rest, "resealed.")
-		}
-		named := fs.base.PathJoin(fs.base.PathDir(path), final)
-		hdr, _, err := fs.openHeader(named, b)
+		hdr, _, err := fs.openHeader(path, b)
 		if errors.Is(err, keyring.ErrUnknownKey) {
 			hdr, err = parseHeader(b)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
 )
 
 // Create makes a file, in place of any other of that name, under the active key.
@@ -411,6 +412,7 @@ func (fs *FS) RemoveUnfinished(dirs ...string) error {
 			if !strings.HasPrefix(fs.base.PathBase(path), unfinished) {
 				return nil
 			}
+			fs.log.Info("removing what a crash left of a file that was being made", zap.String("file", path))
 			return fs.base.Remove(path)
 		})
 		if err != nil {

@@ -195,6 +195,36 @@ func TestPebbleSurvivesCrashesOnSealedFiles(t *testing.T) {
 	}
 }
 
+// Coffer does not use Pebble's own log, but it is sealed like any other file.
+func TestPebblesOwnLogIsSealedToo(t *testing.T) {
+	base := vfs.NewCrashableMem()
+	must(t, base.MkdirAll("db", 0o700))
+	must(t, syncDir(base, "/"))
+	kr := newTestKeyring(t)
+	rng := newRand(1)
+	n := 0
+	for range 5 {
+		o := pebbleOptions(New(base, kr, Options{}))
+		o.DisableWAL, o.MemTableSize = false, 256<<10
+		db, err := pebble.Open("db", o)
+		must(t, err)
+		got, err := checkBatches(db)
+		if err != nil || got < n {
+			t.Fatalf("%d batches of %d: %v", got, n, err)
+		}
+		n = got
+		for range 1500 {
+			must(t, writeBatch(db, n))
+			n++
+		}
+		must(t, db.LogData([]byte("sync"), pebble.Sync))
+		must(t, writeBatch(db, n)) // may be lost
+		next := base.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng})
+		must(t, db.Close())
+		base = next
+	}
+}
+
 // builtDB returns a file system with a closed database of n batches.
 func builtDB(t testing.TB, n int) (*FS, *vfs.MemFS) {
 	t.Helper()

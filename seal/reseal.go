@@ -8,6 +8,8 @@ import (
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cofferkv/coffer/keyring"
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 )
 
@@ -53,14 +55,17 @@ func (fs *FS) reseal(ctx context.Context, path string, limit *rate.Limiter) erro
 		return err
 	}
 	err := c.run(ctx)
+	if err != nil {
+		fs.base.Remove(c.at) // before another Reseal can be at work there
+	}
 	abandoned := c.end()
 	if err != nil {
-		fs.base.Remove(c.at)
 		if abandoned {
 			return nil
 		}
 		return fmt.Errorf("seal: reseal %s: %w", path, err)
 	}
+	fs.log.Debug("resealed a file", zap.String("file", path), zap.Stringer("from", c.from), zap.Stringer("to", c.dst.hdr.key))
 	return nil
 }
 
@@ -72,6 +77,7 @@ type copier struct {
 	job      *resealing
 
 	src   *handle
+	from  keyring.ID // the key of src
 	dst   *handle
 	pos   SegmentEnd // up to where frames were copied
 	done  bool       // the final frame was copied
@@ -102,7 +108,7 @@ func (c *copier) begin(cancel context.CancelFunc) (needed bool, err error) {
 	c.job = &resealing{cancel: cancel}
 	fs.reseals[c.path] = c.job
 	fs.mu.Unlock()
-	c.src, c.pos = src, logStart
+	c.src, c.from, c.pos = src, src.hdr.key, logStart
 	fs.register(src, c.path)
 	return true, nil
 }

@@ -301,8 +301,10 @@ func TestResealGivesWayToRemoveRenameAndCreate(t *testing.T) {
 		if _, err := base.Stat("db/000001.sst"); oserror.IsNotExist(err) != c.gone {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if _, err := base.Stat("db/" + unfinished + "000001.sst"); !oserror.IsNotExist(err) {
-			t.Fatalf("%s: the copy is still there", c.name)
+		for _, name := range names(t, base, "db") {
+			if fs.isUnfinished(name) {
+				t.Fatalf("%s: the copy is still there", c.name)
+			}
 		}
 		wantNothingOpen(t, fs)
 	}
@@ -546,6 +548,16 @@ func TestInventoryCountsFilesAndOpenHandlesByKey(t *testing.T) {
 		t.Fatal(removed, err)
 	}
 	must(t, w.Close())
+
+	// A segment on its way to another name still has its old header.
+	s, err := fs.CreateSegment(seg, 1<<16)
+	must(t, err)
+	must(t, s.Close())
+	must(t, base.Rename(seg, "db/"+unfinished+"2.journal"))
+	want(fs.kr.Active(), KindJournal, 1, 1<<16)
+	// As do copies that Reseal makes.
+	must(t, base.Rename("db/MANIFEST-000001", "db/"+unfinished+resealed+"MANIFEST-000001"))
+	want(fs.kr.Active(), KindManifest, 1, headerSize+sector)
 
 	setRaw(t, base, "db/core.123", random(1, 1000))
 	if _, err := fs.Inventory("db"); err == nil {

@@ -431,7 +431,7 @@ func second[T any](_ T, err error) error { return err }
 // A segment torn in every way that a crash of the memory file system can leave
 // is recovered, and all that was synced is there.
 func TestSegmentAfterRandomCrashes(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(rounds(100, 10_000)) {
 		fs, base := newTestFS(t)
 		must(t, syncDir(base, "/"))
 		s, err := fs.CreateSegment(seg, 256<<10)
