@@ -115,7 +115,7 @@ func (t *table) readEnvironment(c *Config, env map[string]string, which func(*en
 		c.note(true, "cannot set special environment variable", "key", "ETCD_VERSION")
 		delete(env, "ETCD_VERSION")
 	}
-	known := map[string]bool{EnvName("config-file"): true}
+	known := map[string]bool{"ETCD_UNSUPPORTED_ARCH": true} // etcd asks for it on rare machines; here all are alike
 	for _, e := range t.entries {
 		known[EnvName(e.name)] = true
 	}
