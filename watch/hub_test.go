@@ -38,10 +38,9 @@ func watchRange(s *Stream, key, end string, prev bool) {
 func TestWatchersShareEvents(t *testing.T) {
 	st := newStore(t)
 	defer st.close()
+	st.apply("put a 0")
 	hub := New(st.db, Options{})
 	defer hub.Close()
-	st.apply("put a 0")
-	hub = New(st.db, Options{})
 	var streams []*Stream
 	for _, end := range []string{"z", "z", "y"} {
 		s := hub.NewStream()
@@ -113,6 +112,31 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	}
 	if len(events) != 50 || s.bytes != 0 {
 		t.Fatalf("%d watchers, %d bytes left", len(events), s.bytes)
+	}
+}
+
+func TestWhatIsPublishedWhileAWatcherCatchesUpComesAfterwards(t *testing.T) {
+	st := newStore(t)
+	defer st.close()
+	hub := New(st.db, Options{})
+	defer hub.Close()
+	hub.Publish(st.apply("put a 2"))
+	s := hub.NewStream()
+	defer s.Close()
+	s.Watch(&pb.WatchCreateRequest{Key: []byte("a"), StartRevision: 2})
+	if r, _, _, _ := s.take(); r == nil || !r.Created {
+		t.Fatalf("got %v", r)
+	}
+	_, w, _, _ := s.take()
+	group, batches, ok := s.remembered(w)
+	if !ok || w.state != live {
+		t.Fatal("the watcher is not live, though all is remembered")
+	}
+	hub.Publish(st.apply("put a 3"))
+	s.give(group, batches)
+	r := read(t, s)
+	if len(r) != 1 || len(r[0].Events) != 2 || r[0].Events[0].Kv.ModRevision != 2 || r[0].Revision != 3 {
+		t.Fatalf("got %v", r)
 	}
 }
 

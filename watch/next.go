@@ -132,43 +132,55 @@ type told struct {
 
 // catchUp gives a lagging watcher, for which nothing waits, the next piece of
 // history, and with it the other such watchers of the stream that are within
-// that piece. If what the hub remembers brings them up to date, they are live
-// from then on.
+// that piece.
 func (s *Stream) catchUp(ctx context.Context, w *watcher) error {
-	h := s.hub
-	h.mu.RLock()
-	s.mu.Lock()
-	if w.state != lagging {
-		s.mu.Unlock()
-		h.mu.RUnlock()
-		return nil
-	}
-	rev, from := h.rev, w.next
-	batches, upTo, ok := h.recent.since(from, rev, h.limits.chunkBytes)
-	var group []told
-	if ok {
-		// Publish is excluded and waits for a moment only: which events
-		// concern whom is found out below.
-		group = s.within(w, from, upTo)
-		for _, t := range group {
-			t.next = upTo + 1
-			if upTo == rev {
-				s.rise(t.watcher)
-			} else {
-				s.enqueue(t.watcher)
-			}
+	group, batches, ok := s.remembered(w)
+	if !ok {
+		var err error
+		if group, batches, err = s.stored(ctx, w); err != nil {
+			return err
 		}
 	}
-	s.mu.Unlock()
-	h.mu.RUnlock()
-	if ok {
-		s.give(group, batches)
-		return nil
-	}
+	s.give(group, batches)
+	return nil
+}
 
-	to := min(rev, from+h.limits.chunkRevisions-1)
+// remembered takes the piece from what the hub remembers; ok is false if that
+// does not reach far enough back. If it is all there is, the watchers are live
+// from then on: what is published before they are given the piece will wait
+// behind it.
+func (s *Stream) remembered(w *watcher) (group []told, batches []*batch, ok bool) {
+	h := s.hub
+	h.mu.RLock() // excludes Publish, so for a moment only: who wants what is found out later
+	defer h.mu.RUnlock()
 	s.mu.Lock()
-	group = s.within(w, from, to)
+	defer s.mu.Unlock()
+	if w.state != lagging {
+		return nil, nil, true
+	}
+	batches, upTo, ok := h.recent.since(w.next, h.rev, h.limits.chunkBytes)
+	if !ok {
+		return nil, nil, false
+	}
+	group = s.within(w, upTo)
+	s.advance(group, upTo)
+	if upTo == h.rev {
+		for _, t := range group {
+			s.rise(t.watcher)
+		}
+	}
+	return group, batches, true
+}
+
+// stored reads the piece from the store. Watchers that need what has been
+// compacted are canceled.
+func (s *Stream) stored(ctx context.Context, w *watcher) ([]told, []*batch, error) {
+	h := s.hub
+	rev := h.Revision()
+	s.mu.Lock()
+	from := w.next
+	to := min(rev, from+h.limits.chunkRevisions-1)
+	group := s.within(w, to)
 	s.mu.Unlock()
 	b, upTo, err := h.history(ctx, from, to, func(key []byte) bool {
 		for _, t := range group {
@@ -181,28 +193,35 @@ func (s *Stream) catchUp(ctx context.Context, w *watcher) error {
 	var behind behindError
 	if errors.As(err, &behind) {
 		s.compacted(group, behind.compact)
-		return nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	s.mu.Lock()
 	group = slices.DeleteFunc(group, func(t told) bool { return t.from > upTo })
-	for _, t := range group {
-		t.next = upTo + 1
-		s.enqueue(t.watcher)
-	}
+	s.mu.Lock()
+	s.advance(group, upTo)
 	s.mu.Unlock()
-	s.give(group, []*batch{b})
-	return nil
+	return group, []*batch{b}, nil
 }
 
-// within returns w and the other lagging watchers that have reached a
-// revision between from and to and for which nothing waits.
-func (s *Stream) within(w *watcher, from, to int64) []told {
-	group := []told{{w, from}}
+// advance notes that the watchers of the group are about to be told everything
+// up to revision upTo.
+func (s *Stream) advance(group []told, upTo int64) {
+	for _, t := range group {
+		t.next = upTo + 1
+		if t.state == lagging {
+			s.enqueue(t.watcher)
+		}
+	}
+}
+
+// within returns w and the other lagging watchers for which nothing waits and
+// which have come at least as far as w, but not beyond revision to.
+func (s *Stream) within(w *watcher, to int64) []told {
+	group := []told{{w, w.next}}
 	for _, o := range s.ready {
-		if o != w && o.state == lagging && len(o.waiting) == 0 && from <= o.next && o.next <= to {
+		if o != w && o.state == lagging && len(o.waiting) == 0 && w.next <= o.next && o.next <= to {
 			group = append(group, told{o, o.next})
 		}
 	}

@@ -177,7 +177,7 @@ type client struct {
 	mu      sync.Mutex
 	asked   []*expectation // not yet created
 	ids     []int64        // created and not yet canceled by demand
-	allDone bool           // demand has made its last request
+	allDone bool           // demand makes its last request
 
 	watching map[int64]*expectation // of read
 }
@@ -243,25 +243,21 @@ func (c *client) demand(rng *rand.Rand) {
 		default:
 			r.StartRevision = 1 + max(0, last-rng.Int64N(400))
 		}
+		if done {
+			r.StartRevision = 0 // a stream without watchers tells no progress
+		}
 		switch rng.IntN(6) {
 		case 0:
 			r.Filters = []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NOPUT}
 		case 1:
 			r.Filters = []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NODELETE}
 		}
-		if done && r.StartRevision > last {
-			r.StartRevision = 0 // or progress would never come
-		}
 		c.mu.Lock()
+		c.allDone = done // so that read knows when it sees this one created
 		c.asked = append(c.asked, &expectation{request: r, span: makeSpan(r.Key, r.RangeEnd), filter: makeFilter(r.Filters)})
 		c.mu.Unlock()
 		c.stream.Watch(r)
 	}
-	// Those that begin after the end would keep progress from being told.
-	c.mu.Lock()
-	c.allDone = true
-	c.mu.Unlock()
-	c.stream.RequestProgress()
 }
 
 // read reads until the last progress request is answered.
@@ -286,6 +282,8 @@ func (c *client) read(ctx context.Context) {
 			if r.WatchID == NoWatcher && !r.Created && r.Revision == last {
 				return
 			}
+			// Those that begin after the end would keep progress from being
+			// told.
 			for id, e := range c.watching {
 				if e.request.StartRevision > last {
 					c.stream.Cancel(id)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -214,7 +216,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		}
 	case "state":
 		st := stream()
-		for id, w := range st.watchers {
+		for _, id := range slices.Sorted(maps.Keys(st.watchers)) {
+			w := st.watchers[id]
 			fmt.Fprintf(&s.out, "watcher %d: %s\n", id, [...]string{"live", "lagging", "ended"}[w.state])
 		}
 	case "close":
