@@ -81,8 +81,14 @@ func (n *Node) checkpointLeases() {
 			cp.Checkpoints = append(cp.Checkpoints, &pb.LeaseCheckpoint{ID: r.ID, Remaining_TTL: r.Remaining})
 		}
 		// An answer comes as soon as the request has been applied, or this
-		// member no longer leads, which ends all time on this member.
-		n.proposeAll([]*pb.InternalRaftRequest{{LeaseCheckpoint: cp}}, term)
+		// member no longer leads, which ends all time on this member. An error
+		// while it leads says that the request did not get into the log:
+		// renewals must not wait for it.
+		if err := n.proposeAll([]*pb.InternalRaftRequest{{LeaseCheckpoint: cp}}, term)[0].Err; err != nil {
+			lessor.DropCheckpoints(due)
+			n.lg.Warn("left leases without checkpoint", zap.Int("leases", len(due)), zap.Error(err))
+			return
+		}
 	}
 }
 
