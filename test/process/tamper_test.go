@@ -43,7 +43,8 @@ func TestADamagedFileIsRefusedByNameAndNothingIsDeleted(t *testing.T) {
 	var files []string
 	walk(t, original, func(path string, content []byte) {
 		rel, _ := filepath.Rel(original, path)
-		if len(withoutZeroSectors(content)) > 0 {
+		// The disk reserve holds nothing: it is never read, and written anew when it is not as it should be.
+		if rel != "ballast" && len(withoutZeroSectors(content)) > 0 {
 			files = append(files, rel)
 		}
 	})
@@ -70,11 +71,13 @@ func TestADamagedFileIsRefusedByNameAndNothingIsDeleted(t *testing.T) {
 	}
 }
 
-// places are the offsets to damage in a file of n bytes: magic, header, the
-// first frame's length, nonce and text, the middle, and the last tag.
+// places are the offsets to damage in a file of n bytes: header, first frame,
+// middle and last tag; in the long form many more. (Package seal's tests take
+// every byte of every kind of file, without a process around it.)
 func places(n int) []int {
-	all := []int{0, 9, 100, 140, 300, n / 2, n - 1}
+	all := []int{9, 140, n / 2, n - 1}
 	if long {
+		all = append(all, 0, 100, 300)
 		for i := 0; i < n; i += max(n/40, 1) {
 			all = append(all, i)
 		}
@@ -156,19 +159,16 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := c.Defragment(t.Context(), m.endpoint); err != nil {
-			t.Fatal(err)
-		}
 	}
 	fillKeys(100)
 	early := filepath.Join(t.TempDir(), "early")
 	m.stop(t)
 	copyTree(t, m.data, early)
-	m.start(t)
-	for range 3 {
+	for range 3 { // a stop writes what is in memory as a table of its own
+		m.start(t)
 		fillKeys(100)
+		m.stop(t)
 	}
-	m.stop(t)
 	original := filepath.Join(t.TempDir(), "original")
 	copyTree(t, m.data, original)
 
@@ -197,7 +197,7 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 		{"two tables swapped", func(t *testing.T) string {
 			tables := in(m.data, "db/*.sst")
 			if len(tables) < 2 {
-				t.Skipf("only %d tables", len(tables))
+				t.Fatalf("only %d tables", len(tables))
 			}
 			move(t, in(original, "db/*.sst")[0], tables[1])
 			move(t, in(original, "db/*.sst")[1], tables[0])
@@ -206,7 +206,7 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 		{"a table missing", func(t *testing.T) string {
 			table := in(m.data, "db/*.sst")[0]
 			os.Remove(table)
-			return filepath.Base(table)
+			return strings.TrimSuffix(filepath.Base(table), ".sst")
 		}},
 		{"the keyring of another member", func(t *testing.T) string {
 			move(t, filepath.Join(other.data, "KEYRING"), filepath.Join(m.data, "KEYRING"))
