@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
@@ -123,8 +125,6 @@ func TestWatchersAreToldTheHistory(t *testing.T) {
 		chunkRevisions: 5 + rng.Int64N(50),
 	}
 	h := newHistory()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
 
 	var clients sync.WaitGroup
 	for i := range uint64(8) {
@@ -135,7 +135,7 @@ func TestWatchersAreToldTheHistory(t *testing.T) {
 		clients.Go(func() { c.demand(rand.New(rand.NewPCG(seed, 2*i+2))) })
 		clients.Go(func() {
 			defer c.stream.Close()
-			c.read(ctx)
+			c.read(context.Background())
 		})
 	}
 	for range batches {
@@ -164,6 +164,12 @@ func TestWatchersAreToldTheHistory(t *testing.T) {
 	}
 	hub.Close()
 	st.close()
+	for _, g := range []prometheus.Gauge{streamsTotal, watchersTotal, slowWatchersTotal, pendingEventsTotal} {
+		var m dto.Metric
+		if err := g.Write(&m); err != nil || m.GetGauge().GetValue() != 0 {
+			t.Errorf("%v is not 0 without streams: %v, %v", g.Desc(), m.GetGauge().GetValue(), err)
+		}
+	}
 }
 
 // client is one client with one stream. One goroutine demands, one reads.

@@ -115,9 +115,16 @@ type script struct {
 
 func (s *script) close() {
 	if s.hub != nil {
-		s.hub.Close()
+		s.closeHub()
 		s.store.close()
 	}
+}
+
+func (s *script) closeHub() {
+	for _, st := range s.streams {
+		st.Close()
+	}
+	s.hub.Close()
 }
 
 func (s *script) run(t *testing.T, d *datadriven.TestData) {
@@ -156,7 +163,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 	case "publish":
 		s.held()
 	case "restart":
-		s.hub.Close()
+		s.closeHub()
 		s.hub = New(s.store.db, Options{})
 		s.streams = make(map[string]*Stream)
 	case "restore":
