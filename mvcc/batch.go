@@ -274,12 +274,7 @@ func (e *Event) meta(sub int32) Meta {
 // Put sets a key and attaches it to a lease (0: none). It returns what was known about the key before. Key and value
 // are copied.
 func (t *Txn) Put(key, value []byte, lease int64) (old Meta, existed bool) {
-	old, existed = t.b.tree.get(key)
-	m := Meta{Create: t.base + 1, Mod: t.next(), Version: 1, Lease: lease}
-	if existed {
-		m.Create, m.Version = old.Create, old.Version+1
-	}
-	t.b.tree.set(key, m)
+	m, old, existed := t.b.tree.put(key, t.next(), lease)
 	raw := appendMessage(make([]byte, 0, messageLen(key, value)), key, value, m)
 	kv := new(mvccpb.KeyValue)
 	if err := decodeMessage(raw, kv); err != nil {

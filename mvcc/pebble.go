@@ -129,7 +129,7 @@ func (e *engine) options(o Options) *pebble.Options {
 	for i := range p.Levels {
 		p.Levels[i] = pebble.LevelOptions{
 			BlockSize:      blockBytes,
-			IndexBlockSize: 256 << 10,
+			IndexBlockSize: 32 << 10,
 			FilterPolicy:   bloom.FilterPolicy(10),
 			Compression:    func() *block.CompressionProfile { return block.SnappyCompression },
 		}

@@ -25,7 +25,7 @@ type tree struct {
 const (
 	maxLeafKeys  = 64
 	maxLeafBytes = 8 << 10 // split above it even if there are fewer keys; a single key may be longer
-	maxKids      = 64
+	maxKids      = 32
 	maxDepth     = 16
 )
 
@@ -226,8 +226,18 @@ func insertAt[T any](s []T, i int, v T) []T {
 	return s
 }
 
+// put gives a key its next version, or its first, and returns what is known about it now and what was before.
+func (t *tree) put(key []byte, rev Rev, lease int64) (m, old Meta, existed bool) {
+	m = Meta{Mod: rev, Lease: lease}
+	old, existed = t.setRoot(key, &m)
+	return m, old, existed
+}
+
 // set adds a key or replaces what is known about it, and returns what was known before.
-func (t *tree) set(key []byte, m Meta) (old Meta, existed bool) {
+func (t *tree) set(key []byte, m Meta) (old Meta, existed bool) { return t.setRoot(key, &m) }
+
+// setRoot sets what is known about a key. If m has no version, it becomes the one that follows what was known before.
+func (t *tree) setRoot(key []byte, m *Meta) (old Meta, existed bool) {
 	if t.root == nil {
 		t.root = &node{id: t.id}
 	}
@@ -241,9 +251,9 @@ func (t *tree) set(key []byte, m Meta) (old Meta, existed bool) {
 	return old, existed
 }
 
-// setIn is set in a subtree that the edit owns. If the node had to be split, it returns the new right half and the
+// setIn is setRoot in a subtree that the edit owns. If the node had to be split, it returns the new right half and the
 // key that separates the two.
-func (t *tree) setIn(n *node, key []byte, m Meta) (old Meta, existed bool, right *node, sep []byte) {
+func (t *tree) setIn(n *node, key []byte, m *Meta) (old Meta, existed bool, right *node, sep []byte) {
 	if n.kids == nil {
 		old, existed = n.setEntry(key, m)
 		right, sep = t.splitLeaf(n, key)
@@ -264,8 +274,8 @@ func (t *tree) setIn(n *node, key []byte, m Meta) (old Meta, existed bool, right
 	return old, existed, right, sep
 }
 
-// setEntry is set in a leaf.
-func (n *node) setEntry(key []byte, m Meta) (old Meta, existed bool) {
+// setEntry is setRoot in a leaf.
+func (n *node) setEntry(key []byte, m *Meta) (old Meta, existed bool) {
 	if len(n.ends) == 0 {
 		n.prefix = bytes.Clone(key)
 	} else if p := commonPrefix(n.prefix, key); p < len(n.prefix) {
@@ -277,10 +287,16 @@ func (n *node) setEntry(key []byte, m Meta) (old Meta, existed bool) {
 		old = n.meta(i)
 		count = 1
 	}
+	if m.Version == 0 {
+		m.Create, m.Version = m.Mod.Main, 1
+		if existed {
+			m.Create, m.Version = old.Create, old.Version+1
+		}
+	}
 	var buf [256]byte
 	e := append(buf[:0], key[len(n.prefix):]...)
 	mark := len(e)
-	e = appendMeta(e, m)
+	e = appendMeta(e, *m)
 	n.replace(i, count, append(e, byte(len(e)-mark)))
 	return old, existed
 }
