@@ -132,8 +132,10 @@ func leaves(t *testing.T, events io.Reader) (failed map[string]string, passed ma
 			switch e.Action {
 			case "run":
 				output[e.Test] = &strings.Builder{}
-				if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
-					parents[e.Test[:i]] = true
+				for i, c := range e.Test {
+					if c == '/' {
+						parents[e.Test[:i]] = true
+					}
 				}
 			case "output":
 				if b := output[e.Test]; b != nil && b.Len() < 16<<10 {
