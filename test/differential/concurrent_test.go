@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cofferkv/coffer/test/requests"
@@ -99,7 +100,10 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 		if failure != nil {
 			return failure
 		}
-		end, err := replay(ctx, a, b, all, revision)
+		if err := early.a.sync(highest(all)); err != nil {
+			return fmt.Errorf("phase %d: %w", phase, err)
+		}
+		end, err := replay(ctx, a, b, all, early.a.events, revision)
 		if err != nil {
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
@@ -206,11 +210,21 @@ func wrote(resp proto.Message) bool {
 	return false
 }
 
+func highest(all []done) int64 {
+	var rev int64
+	for _, d := range all {
+		rev = max(rev, d.revision)
+	}
+	return rev
+}
+
 // replay asks b what a was asked, in the order in which it took effect there:
 // by revision; among those of one revision first the one that made it, which
-// must be one, then the others, those of one client in their order.
-func replay(ctx context.Context, a, b *side, all []done, revision int64) (end int64, err error) {
+// must be one, then the others, those of one client in their order. The events
+// that a told of show which revisions the end of a lease has made.
+func replay(ctx context.Context, a, b *side, all []done, events []*mvccpb.Event, revision int64) (end int64, err error) {
 	makers := make(map[int64]int)
+	end = highest(all)
 	for i, d := range all {
 		if d.outcome.err == nil && wrote(d.outcome.resp) {
 			if j, ok := makers[d.revision]; ok {
@@ -219,13 +233,20 @@ func replay(ctx context.Context, a, b *side, all []done, revision int64) (end in
 			}
 			makers[d.revision] = i
 		}
-		end = max(end, d.revision)
+	}
+	leases := make(map[int64]int64) // of the keys that a revision deletes
+	for _, ev := range events {
+		if ev.Type == mvccpb.DELETE {
+			leases[ev.Kv.ModRevision] = ev.GetPrevKv().GetLease()
+		}
 	}
 	for i, d := range all {
-		if _, ok := d.outcome.resp.(*pb.LeaseRevokeResponse); ok {
-			if _, ok := makers[d.revision]; !ok && d.revision > revision {
-				makers[d.revision] = i
-			}
+		r, ok := d.request.message.(*pb.LeaseRevokeRequest)
+		if !ok || d.outcome.err != nil || d.revision <= revision || leases[d.revision] != r.ID {
+			continue
+		}
+		if _, ok := makers[d.revision]; !ok {
+			makers[d.revision] = i
 		}
 	}
 	for r := revision + 1; r <= end; r++ {
