@@ -241,6 +241,11 @@ func TestARemovedMemberEnds(t *testing.T) {
 	if err := f.node.Err(); err != ErrRemoved {
 		t.Errorf("it ended with %v", err)
 	}
+	f.node.Stop(context.Background())
+	if err := f.tryStart(); !errors.Is(err, ErrRemoved) {
+		t.Errorf("it was started again: %v", err)
+	}
+	f.node = nil
 	err := lead.node.Step(&raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: &f.id, To: &lead.id})
 	if err == nil {
 		t.Error("a message from the removed member was taken in")

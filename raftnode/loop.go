@@ -59,7 +59,7 @@ func (n *Node) runRaft(hs *raftpb.HardState, started chan<- error) {
 			// may still wait for a configuration change to be taken in.
 			stopping = nil
 			n.refuse()
-		case <-n.stored:
+		case <-n.storingEnded:
 			return
 		}
 		n.takeIn(n.in.take())

@@ -56,16 +56,16 @@ type Node struct {
 	// The append goroutine's own.
 	saved *raftpb.HardState // the last one in the journal
 
-	ready     chan struct{}
-	ctx       context.Context // ends when the node is to stop
-	stop      context.CancelFunc
-	storing   sync.WaitGroup // append and apply goroutine
-	duties    sync.WaitGroup
-	stored    chan struct{} // closed when append and apply goroutine have ended
-	raftEnded chan struct{} // closed when the raft goroutine has ended
-	done      chan struct{} // closed when the node can no longer work
-	failOnce  sync.Once
-	err       error
+	ready        chan struct{}
+	ctx          context.Context // ends when the node is to stop
+	stop         context.CancelFunc
+	storing      sync.WaitGroup // append and apply goroutine
+	duties       sync.WaitGroup
+	storingEnded chan struct{} // closed when append and apply goroutine have ended
+	raftEnded    chan struct{} // closed when the raft goroutine has ended
+	done         chan struct{} // closed when the node can no longer work
+	failOnce     sync.Once
+	err          error
 }
 
 // Status is a member's view of its cluster at one instant.
@@ -96,15 +96,15 @@ func Start(o Options) (*Node, error) {
 	cs := o.Store.ConfState()
 	n := &Node{
 		o: o, lg: o.Logger,
-		in:        newInbox(),
-		appends:   newQueue[*raftpb.Message](),
-		applies:   newQueue[*raftpb.Message](),
-		pending:   pending{batches: map[uint64]*batch{}},
-		confs:     confWaits{waits: map[uint64]*confWait{}},
-		ready:     make(chan struct{}),
-		stored:    make(chan struct{}),
-		raftEnded: make(chan struct{}),
-		done:      make(chan struct{}),
+		in:           newInbox(),
+		appends:      newQueue[*raftpb.Message](),
+		applies:      newQueue[*raftpb.Message](),
+		pending:      pending{batches: map[uint64]*batch{}},
+		confs:        confWaits{waits: map[uint64]*confWait{}},
+		ready:        make(chan struct{}),
+		storingEnded: make(chan struct{}),
+		raftEnded:    make(chan struct{}),
+		done:         make(chan struct{}),
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.leadership.changed = make(chan struct{})
@@ -150,7 +150,7 @@ func Start(o Options) (*Node, error) {
 	n.storing.Go(n.runApplies)
 	go func() {
 		n.storing.Wait()
-		close(n.stored)
+		close(n.storingEnded)
 	}()
 	for _, duty := range []func(){
 		n.publish, n.runLeases, n.runCompaction, n.trimmer.run, n.reserve.run, n.rotator.run, n.keepClusterVersion,
@@ -171,7 +171,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	go func() {
 		n.duties.Wait()
 		<-n.raftEnded
-		<-n.stored
+		<-n.storingEnded
 		close(ended)
 	}()
 	select {
@@ -229,8 +229,8 @@ func (n *Node) Status() Status {
 	}
 }
 
-// NextID returns an id that no member of the cluster has given before, never 0
-// and never above 2^63-1.
+// NextID returns an id, counting from a random number, so that no member of the
+// cluster has given it before. It is never 0 and never above 2^63-1.
 func (n *Node) NextID() uint64 {
 	for {
 		if id := n.nextID.Add(1) & (1<<63 - 1); id != 0 {

@@ -36,6 +36,7 @@ func (r *reserve) run() {
 		}
 		return
 	}
+	r.full = r.stands()
 	for first := true; first || pause(r.n.ctx, reservePoll); first = false {
 		free, err := r.free()
 		if errors.Is(err, vfs.ErrUnsupported) {
@@ -43,9 +44,6 @@ func (r *reserve) run() {
 		} else if err != nil {
 			r.n.lg.Warn("could not find out how much space is free", zap.Error(err))
 			continue
-		}
-		if first {
-			r.full = r.stands()
 		}
 		switch {
 		case free < r.size:

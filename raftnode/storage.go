@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -20,6 +21,9 @@ var _ raft.Storage = (*raftStorage)(nil)
 // and returns the hard state to start raft with. raft panics on states that
 // make no sense; here they are errors that say what was found.
 func checkStart(o *Options) (*raftpb.HardState, error) {
+	if slices.Contains(o.Store.RemovedIDs(), o.ID) {
+		return nil, ErrRemoved
+	}
 	applied, appliedTerm := o.Store.Applied()
 	first, last := o.Journal.FirstIndex(), o.Journal.LastIndex()
 	if last < applied {
