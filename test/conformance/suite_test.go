@@ -91,36 +91,42 @@ func layOut(t *testing.T) string {
 }
 
 // runSuite runs the compiled suite in dir and returns its leaf tests: the
-// failed ones with their output, and the passed ones.
+// failed ones with their output, and the passed ones. Every top-level test has
+// a process of its own, because the suite skips what follows a test that left
+// a goroutine behind, as failed tests do.
 func runSuite(t *testing.T, dir, pattern string) (failed map[string]string, passed map[string]bool) {
 	t.Helper()
-	args := []string{"tool", "test2json", "-t", "./common.test", "-test.v=test2json", "-test.timeout=60m"}
-	if pattern != "" {
-		args = append(args, "-test.run="+pattern)
+	if pattern == "" {
+		pattern = "."
 	}
-	cmd := exec.Command("go", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(),
-		"ETCD_KEK="+kekURI(t),
-		// The suite's members without TLS listen on addresses of their own choice.
-		"ETCD_ALLOW_PLAINTEXT=client,peer,metrics")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	failed, passed = map[string]string{}, map[string]bool{}
+	kek := kekURI(t)
+	for _, name := range strings.Fields(run(t, dir, "./common.test", "-test.list", pattern)) {
+		cmd := exec.Command("go", "tool", "test2json", "-t", "./common.test", "-test.v=test2json", "-test.timeout=20m", "-test.run=^"+name+"$")
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(),
+			"ETCD_KEK="+kek,
+			// The suite's members without TLS listen on addresses of their own choice.
+			"ETCD_ALLOW_PLAINTEXT=client,peer,metrics")
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		leaves(t, out, failed, passed)
+		// The exit status says only that something failed, which the events tell better.
+		_ = cmd.Wait()
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	failed, passed = leaves(t, out)
-	// The exit status says only that something failed, which the events tell better.
-	_ = cmd.Wait()
 	return failed, passed
 }
 
-// leaves reads the events of test2json and keeps the tests without subtests.
-func leaves(t *testing.T, events io.Reader) (failed map[string]string, passed map[string]bool) {
-	failed, passed = map[string]string{}, map[string]bool{}
+// leaves reads the events of test2json and adds the tests without subtests to
+// failed, with their output, and to passed.
+func leaves(t *testing.T, events io.Reader, failed map[string]string, passed map[string]bool) {
+	t.Helper()
 	output := map[string]*strings.Builder{}
 	parents := map[string]bool{}
 	verdict := map[string]string{}
@@ -163,7 +169,6 @@ func leaves(t *testing.T, events io.Reader) (failed map[string]string, passed ma
 			failed[name] = b.String()
 		}
 	}
-	return failed, passed
 }
 
 // readList reads a list of tests that are known to fail: a name and its

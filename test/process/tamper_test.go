@@ -194,14 +194,19 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 		name string
 		do   func(t *testing.T) (named string)
 	}{
-		{"two tables swapped", func(t *testing.T) string {
-			tables := in(m.data, "db/*.sst")
-			if len(tables) < 2 {
-				t.Fatalf("only %d tables", len(tables))
+		{"two journal segments swapped", func(t *testing.T) string {
+			was, now := in(original, "journal/*"), in(m.data, "journal/*")
+			if len(now) < 2 {
+				t.Fatalf("only %d segments", len(now))
 			}
-			move(t, in(original, "db/*.sst")[0], tables[1])
-			move(t, in(original, "db/*.sst")[1], tables[0])
-			return ""
+			move(t, was[0], now[1])
+			move(t, was[1], now[0])
+			return filepath.Base(now[0])
+		}},
+		{"a table in the place of another file", func(t *testing.T) string {
+			options := in(m.data, "db/OPTIONS-*")[0]
+			move(t, in(original, "db/*.sst")[0], options)
+			return filepath.Base(options)
 		}},
 		{"a table missing", func(t *testing.T) string {
 			table := in(m.data, "db/*.sst")[0]
