@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -94,7 +95,9 @@ func (s *Store) apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) 
 	if err != nil {
 		return nil, fmt.Errorf("applying entries up to %d: %w", index, err)
 	}
-	s.cluster.Store(b.cluster)
+	if s.cluster.Swap(b.cluster) != b.cluster {
+		b.cluster.report()
+	}
 	s.hub.Publish(b.mv.Revision(), events)
 	return results, nil
 }
@@ -118,12 +121,16 @@ func (b *batch) applyRequests(e Entry, res *EntryResult) error {
 	}
 	res.ID = id
 	res.Results = make([]Result, len(cmds))
+	start := time.Now() // for the metrics alone
 	for i, cmd := range cmds {
 		r := &res.Results[i]
 		r.Response, r.Err = b.applyRequest(cmd)
 		if b.err != nil {
 			return fmt.Errorf("request %d of batch %d: %w", i, id, b.err)
 		}
+		end := time.Now()
+		observeApply(cmd, end.Sub(start), r.Err)
+		start = end
 	}
 	return nil
 }

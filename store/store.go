@@ -80,6 +80,7 @@ func open(db *mvcc.DB, o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("loading the state in %s: %w", o.Dir, err), db.Close())
 	}
 	s.cluster.Store(c)
+	c.report()
 	s.hub = watch.New(db, o.Watch)
 	return s, nil
 }

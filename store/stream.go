@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -15,9 +16,12 @@ import (
 // the revision is set. The key-value messages are shared and must not be
 // changed.
 func (s *Store) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	start := time.Now()
 	v := s.db.View()
 	defer v.Close()
-	return executeRange(ctx, v, r, v.Revision())
+	resp, err := executeRange(ctx, v, r, v.Revision())
+	observeRange(start, err)
+	return resp, err
 }
 
 // firstChunkKeys is how many keys the first chunk of a RangeStream has: few, so
