@@ -15,23 +15,26 @@ type raftLogger struct {
 	die func(error)
 }
 
+// caller is the logger for methods that stand between raft and zap.
+func (l *raftLogger) caller() *zap.SugaredLogger { return l.WithOptions(zap.AddCallerSkip(1)) }
+
 var _ raft.Logger = (*raftLogger)(nil)
 
 // Infof implements raft.Logger. That entries were stable already is usual when
 // several appends are one.
 func (l *raftLogger) Infof(format string, v ...any) {
 	if strings.HasPrefix(format, "entry at ") {
-		l.Debugf(format, v...)
+		l.caller().Debugf(format, v...)
 		return
 	}
-	l.SugaredLogger.Infof(format, v...)
+	l.caller().Infof(format, v...)
 }
 
 // Warning implements raft.Logger.
-func (l *raftLogger) Warning(v ...any) { l.Warn(v...) }
+func (l *raftLogger) Warning(v ...any) { l.caller().Warn(v...) }
 
 // Warningf implements raft.Logger.
-func (l *raftLogger) Warningf(format string, v ...any) { l.Warnf(format, v...) }
+func (l *raftLogger) Warningf(format string, v ...any) { l.caller().Warnf(format, v...) }
 
 // Fatal, Fatalf, Panic and Panicf are how raft says that it cannot go on: what
 // it was handed contradicts what it knows. The member ends in order.
