@@ -137,9 +137,10 @@ type Config struct {
 
 	// refused holds the settings that were given and that this version cannot honour.
 	refused []string
-	// autoAdvertiseClient is false when listening addresses were given and advertised ones were not.
+	// advertiseClientMissing says that addresses to listen on were given and none to advertise.
 	advertiseClientMissing bool
-	given                  map[string]bool
+	// given are the flags that were set, in whatever way.
+	given map[string]bool
 }
 
 // TLS is the files and rules of the client or the peer side.
@@ -246,9 +247,6 @@ func (c *Config) ElectionTicks() int { return int(c.ElectionTimeout / c.Heartbea
 func (c *Config) TickInterval() time.Duration {
 	return time.Duration(c.HeartbeatInterval) * time.Millisecond
 }
-
-// Given reports whether the setting of that flag name was set at all, by whatever way.
-func (c *Config) Given(flag string) bool { return c.given[flag] }
 
 // InitialMembers returns the peer URLs of every member that InitialCluster names.
 func (c *Config) InitialMembers() (types.URLsMap, error) { return types.NewURLsMap(c.InitialCluster) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -235,13 +234,4 @@ var defaultHost = func() string {
 		}
 	}
 	return ""
-}
-
-// Flags returns the names of all flags, in the order of the help text.
-func Flags() []string {
-	var names []string
-	for _, e := range newTable(Default()).entries {
-		names = append(names, e.name)
-	}
-	return slices.Clip(names)
 }

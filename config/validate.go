@@ -191,9 +191,6 @@ func (c *Config) checkClientTLS() error {
 			}
 		}
 	}
-	if len(c.ListenClientHTTPURLs) == 0 {
-		c.note(false, "gRPC and HTTP share the client listeners, each with a transport of its own")
-	}
 	return errors.Join(errs...)
 }
 

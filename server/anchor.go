@@ -6,7 +6,19 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/errors/oserror"
+
+	"github.com/cofferkv/coffer/journal"
+	"github.com/cofferkv/coffer/mvcc"
 )
+
+// firstAnchor makes the journal's first frame, before there is a database: from then on a database without a journal is
+// one whose journal was removed.
+func (s *Server) firstAnchor() error {
+	if _, ok := s.journal.Anchor(); ok || s.journal.LastIndex() > 0 || s.journal.HardState() != nil {
+		return nil
+	}
+	return s.journal.WriteAnchor(journal.Anchor{KeyringGeneration: s.keyring.Generation()})
+}
 
 // checkAnchor compares keyring and database with what the journal recorded about them, before the database is opened.
 //
@@ -18,6 +30,9 @@ func (s *Server) checkAnchor() error {
 	}
 	if err := s.keyring.CheckGeneration(a.KeyringGeneration); err != nil {
 		return err
+	}
+	if a.Manifest == "" {
+		return nil // the first anchor: there was no database
 	}
 	dir := s.dir.file(dbName)
 	current, err := currentManifest(s.fs.List, dir)
@@ -43,8 +58,18 @@ func (s *Server) checkAnchor() error {
 		if err := s.fs.CheckTail(s.fs.PathJoin(dir, current), a.Tail); err != nil {
 			return err
 		}
+	default:
+		// A newer MANIFEST begins with all that the recorded one had. It may have been begun just before a crash; or
+		// the journal is older than the database, which has then applied what the journal does not have yet.
+		applied, err := mvcc.DurableAppliedIn(mvcc.Options{FS: s.fs, Dir: dir, Logger: s.log})
+		if err != nil {
+			return err
+		}
+		if last := s.journal.LastIndex(); applied > last {
+			return fmt.Errorf("the database in %s has applied entry %d, but the journal in %s ends with entry %d: %s", dir, applied, s.dir.journal, last, remedy)
+		}
 	}
-	return nil // a newer MANIFEST begins with all that the recorded one had
+	return nil
 }
 
 // currentManifest returns the name of the MANIFEST that Pebble would open: the one that its newest marker names.

@@ -45,16 +45,17 @@ type Server struct {
 
 	clientTLS, peerTLS *identitySource
 
-	dir     *dataDir
-	sockets []*socket
-	kek     *kms.KEK
-	keyring *keyring.Keyring
-	fs      *seal.FS
-	journal *journal.Journal
-	store   *store.Store
-	node    *raftnode.Node
-	api     *api.API
-	serving *serving
+	dir      *dataDir
+	founders *founders // nil unless this is a first start
+	sockets  []*socket
+	kek      *kms.KEK
+	keyring  *keyring.Keyring
+	fs       *seal.FS
+	journal  *journal.Journal
+	store    *store.Store
+	node     *raftnode.Node
+	api      *api.API
+	serving  *serving
 
 	failed chan error
 }
@@ -108,7 +109,10 @@ func (s *Server) openDataDir() error {
 		s.log.Warn("found files in the data directory that are not a member's; they are left alone",
 			zap.String("data-dir", s.dir.path), zap.Strings("names", names))
 	}
-	return nil
+	if s.dir.fresh {
+		s.founders, err = initialMembers(s.c)
+	}
+	return err
 }
 
 // openKeys opens the KEK and the keyring, and makes them on a first start.
@@ -127,12 +131,7 @@ func (s *Server) openKeys() error {
 	}
 	path := s.dir.file(keyringName)
 	if s.dir.fresh {
-		founders, err := initialMembers(s.c)
-		if err != nil {
-			return err
-		}
-		s.keyring, err = keyring.Create(vfs.Default, path, founders.self(), s.kek)
-		if err != nil {
+		if s.keyring, err = keyring.Create(vfs.Default, path, s.founders.self(), s.kek); err != nil {
 			return err
 		}
 	} else if s.keyring, err = keyring.Open(vfs.Default, path, s.kek); err != nil {
@@ -157,6 +156,9 @@ func (s *Server) openState() error {
 	var err error
 	s.journal, err = journal.Open(journal.Options{FS: s.fs, Dir: s.dir.journal, Logger: s.log})
 	if err != nil {
+		return err
+	}
+	if err := s.firstAnchor(); err != nil {
 		return err
 	}
 	if err := s.checkAnchor(); err != nil {
