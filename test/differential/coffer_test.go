@@ -85,7 +85,7 @@ func startCoffer(t *testing.T, args ...string) *side {
 		err := cmd.Wait()
 		if err != nil {
 			tail := log.Bytes()
-			t.Logf("coffer ended: %v\n%s", err, tail[max(len(tail)-4000, 0):])
+			t.Errorf("coffer ended: %v\n%s", err, tail[max(len(tail)-4000, 0):])
 		}
 	})
 	s := dial(t, "coffer", client)

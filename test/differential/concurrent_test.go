@@ -3,6 +3,7 @@ package differential
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -45,15 +46,19 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 		}
 	}
 	for phase := range phases {
-		early, err := newPair(a, b, &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}, revision)
+		early, err := newPair(a, b)
 		if err != nil {
 			return err
 		}
 		defer early.close()
+		everything := &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}
+		if err := early.create(everything, revision); err != nil {
+			return err
+		}
 
 		var mu sync.Mutex
 		var all []done
-		var late []*watcher
+		var late []*stream
 		var lateRequests []*pb.WatchCreateRequest
 		var failure error
 		var wg sync.WaitGroup
@@ -81,7 +86,10 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 						if g.Rand().IntN(2) == 0 {
 							wr.StartRevision = between(g, compacted+1, seen)
 						}
-						w, err := newWatcher(a, wr)
+						w, err := newStream(a)
+						if err == nil {
+							_, err = w.create(wr)
+						}
 						mu.Lock()
 						if err != nil {
 							failure = err
@@ -103,7 +111,7 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 		if err := early.a.sync(highest(all)); err != nil {
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
-		end, err := replay(ctx, a, b, all, early.a.events, revision)
+		end, err := replay(ctx, a, b, all, early.a.events[0], revision)
 		if err != nil {
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
@@ -280,7 +288,7 @@ func replay(ctx context.Context, a, b *side, all []done, events []*mvccpb.Event,
 // compareWatches compares the watch that was there before the phase, and those
 // that were created on one side while it ran with the same ones created on the
 // other side now.
-func compareWatches(b *side, early *pair, late []*watcher, requests []*pb.WatchCreateRequest, revision int64) error {
+func compareWatches(b *side, early *pair, late []*stream, requests []*pb.WatchCreateRequest, revision int64) error {
 	if err := early.sync(revision); err != nil {
 		return err
 	}
@@ -291,23 +299,22 @@ func compareWatches(b *side, early *pair, late []*watcher, requests []*pb.WatchC
 		defer w.cancel()
 		r := proto.Clone(requests[i]).(*pb.WatchCreateRequest)
 		if r.StartRevision == 0 {
-			r.StartRevision = w.created.Header.Revision + 1
+			r.StartRevision = w.created[0].Header.Revision + 1
 		}
-		v, err := newWatcher(b, r)
+		v, err := newStream(b)
 		if err != nil {
 			return err
 		}
 		defer v.cancel()
+		if _, err := v.create(r); err != nil {
+			return err
+		}
 		if r.StartRevision <= revision {
-			if err := w.sync(revision); err != nil {
-				return err
-			}
-			if err := v.sync(revision); err != nil {
+			if err := errors.Join(w.sync(revision), v.sync(revision)); err != nil {
 				return err
 			}
 		}
-		v.created = w.created // made later, at a higher revision
-		if err := (&pair{request: r, a: w, b: v}).compare(); err != nil {
+		if err := compareStories(r, w, 0, v, 0); err != nil {
 			return err
 		}
 	}

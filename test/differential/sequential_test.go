@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -12,82 +13,121 @@ import (
 	"github.com/cofferkv/coffer/test/requests"
 )
 
-// maxWatches is how many watches are open at a time.
-const maxWatches = 8
+// maxStreams is how many watch streams are open at a time, and maxWatches how
+// many watches one of them has.
+const (
+	maxStreams = 6
+	maxWatches = 4
+)
 
-// sequence asks both sides the same, one request after the other, and returns
-// the first difference.
+// sequencer asks both sides the same, one request after the other.
+type sequencer struct {
+	a, b     *side
+	g        *requests.Generator
+	streams  []*pair
+	revision int64
+	compact  int64
+}
+
+// sequence returns the first difference.
 func sequence(ctx context.Context, a, b *side, g *requests.Generator, steps int) error {
-	var watches []*pair
+	s := &sequencer{a: a, b: b, g: g, revision: 1}
 	defer func() {
-		for _, w := range watches {
-			w.close()
+		for _, p := range s.streams {
+			p.close()
 		}
 	}()
-	var revision int64 = 1
-	end := func(w *pair) error {
-		defer w.close()
-		if w.begun(revision) {
-			if err := w.sync(revision); err != nil {
-				return fmt.Errorf("watch %v: %w", w.request, err)
-			}
-		}
-		return w.compare()
-	}
 	for step := range steps {
-		if g.Rand().IntN(50) == 0 {
-			w, err := newPair(a, b, watchOf(g), revision)
-			if w != nil {
-				watches = append(watches, w)
-			}
-			if err != nil {
-				return fmt.Errorf("step %d: %w", step, err)
-			}
-		}
-		if len(watches) > maxWatches {
-			i := g.Rand().IntN(len(watches))
-			w := watches[i]
-			watches = slices.Delete(watches, i, i+1)
-			if err := end(w); err != nil {
-				return fmt.Errorf("step %d: %w", step, err)
-			}
-		}
-		r := next(g)
-		if _, ok := r.message.(*pb.CompactionRequest); ok {
-			// Events told after it would lack the previous versions.
-			for _, w := range watches {
-				if w.begun(revision) {
-					if err := w.sync(revision); err != nil {
-						return fmt.Errorf("step %d: watch %v: %w", step, w.request, err)
-					}
-				}
-			}
-		}
-		left, right := ask(ctx, a, r), ask(ctx, b, r)
-		if !left.equal(right) {
-			return fmt.Errorf("step %d: %v\n%s: %v\n%s: %v", step, r, a.name, left, b.name, right)
-		}
-		revision = max(revision, revisionOf(left.resp))
-		g.Observe(revision)
-		if g.Rand().IntN(40) == 0 {
-			// Alarms would hold for long, as ending one is as rare as raising it.
-			for _, t := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
-				for _, s := range []*side{a, b} {
-					if _, err := s.maint.Alarm(ctx, alarm(int(pb.AlarmRequest_DEACTIVATE), t)); err != nil {
-						return fmt.Errorf("step %d: ending an alarm of %s: %w", step, s.name, err)
-					}
-				}
-			}
+		if err := s.step(ctx); err != nil {
+			return fmt.Errorf("step %d: %w", step, err)
 		}
 	}
-	for len(watches) > 0 {
-		w := watches[0]
-		watches = watches[1:]
-		if err := end(w); err != nil {
+	for len(s.streams) > 0 {
+		if err := s.closeStream(0); err != nil {
 			return fmt.Errorf("at the end: %w", err)
 		}
 	}
 	return nil
+}
+
+func (s *sequencer) step(ctx context.Context) error {
+	rng := s.g.Rand()
+	if rng.IntN(30) == 0 {
+		if err := s.watch(); err != nil {
+			return err
+		}
+	}
+	r := next(s.g)
+	if _, ok := r.message.(*pb.CompactionRequest); ok {
+		// Events told after it would lack the previous versions.
+		for _, p := range s.streams {
+			if err := p.sync(s.revision); err != nil {
+				return err
+			}
+		}
+	}
+	left, right := ask(ctx, s.a, r), ask(ctx, s.b, r)
+	if !left.equal(right) {
+		return fmt.Errorf("%v\n%s: %v\n%s: %v", r, s.a.name, left, s.b.name, right)
+	}
+	if c, ok := r.message.(*pb.CompactionRequest); ok && left.err == nil {
+		s.compact = c.Revision
+	}
+	s.revision = max(s.revision, revisionOf(left.resp))
+	s.g.Observe(s.revision)
+	if rng.IntN(40) == 0 {
+		// Alarms would hold for long, as ending one is as rare as raising it.
+		for _, t := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
+			for _, side := range []*side{s.a, s.b} {
+				if _, err := side.maint.Alarm(ctx, alarm(int(pb.AlarmRequest_DEACTIVATE), t)); err != nil {
+					return fmt.Errorf("ending an alarm of %s: %w", side.name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// watch creates a watch, on a stream of its own or beside others, or ends one.
+func (s *sequencer) watch() error {
+	rng := s.g.Rand()
+	var p *pair
+	if len(s.streams) > 0 {
+		p = s.streams[rng.IntN(len(s.streams))]
+	}
+	r := watchOf(s.g)
+	// A watch that cannot be told of progress, because it begins in the future
+	// or has been compacted away, keeps the others of its stream from it.
+	apart := r.StartRevision > s.revision || r.StartRevision != 0 && r.StartRevision <= s.compact
+	switch {
+	case p != nil && rng.IntN(4) == 0:
+		return p.end(rng.Int64N(maxWatches), s.revision)
+	case p != nil && rng.IntN(2) == 0 && !apart && !p.apart && len(p.watches) < maxWatches:
+		r.WatchId = rng.Int64N(maxWatches) // 0 is any
+		return p.create(r, s.revision)
+	}
+	if len(s.streams) == maxStreams {
+		if err := s.closeStream(rng.IntN(maxStreams)); err != nil {
+			return err
+		}
+	}
+	p, err := newPair(s.a, s.b)
+	if err != nil {
+		return err
+	}
+	s.streams = append(s.streams, p)
+	p.apart = apart
+	return p.create(r, s.revision)
+}
+
+func (s *sequencer) closeStream(i int) error {
+	p := s.streams[i]
+	s.streams = slices.Delete(s.streams, i, i+1)
+	defer p.close()
+	if err := p.sync(s.revision); err != nil {
+		return err
+	}
+	return p.compare()
 }
 
 // The comparison of etcd with itself shows that what it compares does not
@@ -103,8 +143,11 @@ func TestEtcdAgreesWithItself(t *testing.T) {
 // A planted difference must be found, or the comparison proves nothing.
 func TestAPlantedDifferenceIsFound(t *testing.T) {
 	once := func(change func(proto.Message) bool) func(proto.Message) proto.Message {
+		var mu sync.Mutex
 		done := false
 		return func(m proto.Message) proto.Message {
+			mu.Lock()
+			defer mu.Unlock()
 			if !done {
 				done = change(m)
 			}
@@ -171,4 +214,24 @@ func TestAPlantedDifferenceIsFound(t *testing.T) {
 			t.Log(err)
 		})
 	}
+	t.Run("event", func(t *testing.T) {
+		a, b := startEtcd(t), startEtcd(t)
+		b.loseEvent.Store(true)
+		if err := sequence(t.Context(), a, b, requests.New(2), 500); err == nil {
+			t.Fatal("the difference was not found")
+		}
+	})
+	t.Run("order of concurrent clients", func(t *testing.T) {
+		a, b := startEtcd(t), startEtcd(t)
+		a.tamper = once(func(m proto.Message) bool {
+			r, ok := m.(*pb.PutResponse)
+			if ok {
+				r.Header.Revision++
+			}
+			return ok
+		})
+		if err := concurrently(t.Context(), a, b, 1, 1, 20); err == nil {
+			t.Fatal("the difference was not found")
+		}
+	})
 }

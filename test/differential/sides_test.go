@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type side struct {
 	// tamper, if set, changes a response before it is compared: a planted
 	// difference.
 	tamper func(resp proto.Message) proto.Message
+	// loseEvent makes the next event of a watch disappear.
+	loseEvent atomic.Bool
 }
 
 func dial(t *testing.T, name, target string) *side {

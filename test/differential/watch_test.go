@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,69 +16,45 @@ import (
 	"github.com/cofferkv/coffer/test/requests"
 )
 
-// watcher is a watch stream with one watcher, and everything it was told.
-type watcher struct {
+// stream is a watch stream of one side, and everything that came from it.
+type stream struct {
 	side   *side
-	stream pb.Watch_WatchClient
+	client pb.Watch_WatchClient
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	changed  *sync.Cond
-	created  *pb.WatchResponse
-	canceled *pb.WatchResponse
-	events   []*mvccpb.Event
-	progress int64 // the highest revision up to which everything was told
+	created  []*pb.WatchResponse         // in their order, failures included
+	canceled map[int64]*pb.WatchResponse // by watch id
+	events   map[int64][]*mvccpb.Event   // by watch id
+	progress int64                       // the highest revision up to which everything was told
 	failure  error
 }
 
-func newWatcher(s *side, r *pb.WatchCreateRequest) (*watcher, error) {
+func newStream(s *side) (*stream, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	stream, err := s.watch.Watch(ctx)
+	client, err := s.watch.Watch(ctx)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	w := &watcher{side: s, stream: stream, cancel: cancel}
+	w := &stream{
+		side: s, client: client, cancel: cancel,
+		canceled: make(map[int64]*pb.WatchResponse), events: make(map[int64][]*mvccpb.Event),
+	}
 	w.changed = sync.NewCond(&w.mu)
-	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}})
-	if err != nil {
-		cancel()
-		return nil, err
-	}
 	go w.receive()
-	if !w.wait(func() bool { return w.created != nil }) {
-		return nil, fmt.Errorf("%s does not create a watcher: %w", s.name, w.failure)
-	}
 	return w, nil
 }
 
-func (w *watcher) receive() {
-	var last int64
+func (w *stream) receive() {
 	for {
-		r, err := w.stream.Recv()
+		r, err := w.client.Recv()
 		w.mu.Lock()
-		switch {
-		case err != nil:
+		if err != nil {
 			w.failure = errors.Join(w.failure, err)
-		case r.Created:
-			w.created = r
-			if r.Canceled {
-				w.canceled = r
-			}
-		case r.Canceled:
-			w.canceled = r
-		case r.WatchId == -1 || len(r.Events) == 0:
-			w.progress = max(w.progress, r.Header.Revision)
-		}
-		if err == nil {
-			for _, ev := range r.Events {
-				if ev.Kv.ModRevision < last || !r.Fragment && ev.Kv.ModRevision > r.Header.Revision {
-					w.failure = fmt.Errorf("%s tells of revision %d after %d under header revision %d",
-						w.side.name, ev.Kv.ModRevision, last, r.Header.Revision)
-				}
-				last = ev.Kv.ModRevision
-			}
-			w.events = append(w.events, r.Events...)
+		} else {
+			w.take(r)
 		}
 		w.changed.Broadcast()
 		w.mu.Unlock()
@@ -87,33 +64,83 @@ func (w *watcher) receive() {
 	}
 }
 
+func (w *stream) take(r *pb.WatchResponse) {
+	switch {
+	case r.Created:
+		w.created = append(w.created, r)
+	case r.Canceled:
+		w.canceled[r.WatchId] = r
+	case len(r.Events) == 0:
+		w.progress = max(w.progress, r.Header.Revision)
+	}
+	if len(r.Events) > 0 && w.side.loseEvent.CompareAndSwap(true, false) {
+		r.Events = r.Events[1:]
+	}
+	for _, ev := range r.Events {
+		told := w.events[r.WatchId]
+		if n := len(told); n > 0 && told[n-1].Kv.ModRevision > ev.Kv.ModRevision || ev.Kv.ModRevision > r.Header.Revision {
+			w.failure = fmt.Errorf("%s tells watch %d of revision %d out of order, under header revision %d",
+				w.side.name, r.WatchId, ev.Kv.ModRevision, r.Header.Revision)
+		}
+		w.events[r.WatchId] = append(told, ev)
+	}
+}
+
 // wait waits until ok holds, and gives up when the stream fails or 20 s have
 // passed.
-func (w *watcher) wait(ok func() bool) bool {
+func (w *stream) wait(what string, ok func() bool) error {
 	timer := time.AfterFunc(20*time.Second, func() {
 		w.mu.Lock()
-		w.failure = errors.Join(w.failure, fmt.Errorf("%s is silent for 20 s", w.side.name))
+		w.failure = errors.Join(w.failure, errors.New("nothing came for 20 s"))
 		w.changed.Broadcast()
 		w.mu.Unlock()
 	})
 	defer timer.Stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for !ok() && w.failure == nil {
+	for !ok() {
+		if w.failure != nil {
+			return fmt.Errorf("waiting for %s of %s: %w", what, w.side.name, w.failure)
+		}
 		w.changed.Wait()
 	}
-	return ok()
+	return nil
 }
 
-// sync waits until the watcher has been told everything up to a revision, or
-// has been canceled. Requests for progress that come too early are lost, so
+// create creates a watch and returns what the side says to it.
+func (w *stream) create(r *pb.WatchCreateRequest) (*pb.WatchResponse, error) {
+	n := len(w.created)
+	err := w.client.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}})
+	if err == nil {
+		err = w.wait("the creation of a watch", func() bool { return len(w.created) > n })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.created[n], nil
+}
+
+func (w *stream) end(id int64, live bool) error {
+	err := w.client.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{
+		CancelRequest: &pb.WatchCancelRequest{WatchId: id}}})
+	if err != nil || !live {
+		return err
+	}
+	return w.wait("the end of a watch", func() bool { return w.canceled[id] != nil })
+}
+
+// sync waits until all watches have been told everything up to a revision, or
+// have been canceled. Requests for progress that come too early are lost, so
 // they are repeated.
-func (w *watcher) sync(revision int64) error {
+func (w *stream) sync(revision int64) error {
+	if w.over() {
+		return nil
+	}
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
 		for {
-			_ = w.stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{
+			_ = w.client.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{
 				ProgressRequest: &pb.WatchProgressRequest{}}})
 			select {
 			case <-done:
@@ -122,61 +149,39 @@ func (w *watcher) sync(revision int64) error {
 			}
 		}
 	}()
-	if !w.wait(func() bool { return w.progress >= revision || w.canceled != nil }) {
-		return fmt.Errorf("waiting for revision %d: %w", revision, w.failure)
-	}
-	return nil
+	return w.wait(fmt.Sprintf("revision %d", revision), func() bool { return w.progress >= revision || w.allCanceled() })
 }
 
-// story is what was told, a line each, for comparison.
-func (w *watcher) story() []string {
+func (w *stream) over() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	lines := []string{fmt.Sprintf("created at revision %d", w.created.Header.Revision)}
-	for _, ev := range w.events {
+	return w.allCanceled()
+}
+
+func (w *stream) allCanceled() bool {
+	return !slices.ContainsFunc(w.created, func(r *pb.WatchResponse) bool {
+		return !r.Canceled && w.canceled[r.WatchId] == nil
+	})
+}
+
+// story is what a watch was told, a line each.
+func (w *stream) story(id int64) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	for _, ev := range w.events[id] {
 		data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(ev)
 		lines = append(lines, fmt.Sprintf("%d %v %q %x", ev.Kv.ModRevision, ev.Type, ev.Kv.Key, data))
 	}
-	if c := w.canceled; c != nil {
+	if c := w.canceled[id]; c != nil {
 		lines = append(lines, fmt.Sprintf("canceled compact=%d reason=%q", c.CompactRevision, c.CancelReason))
 	}
 	return append(lines, "end")
 }
 
-// pair is the same watcher on both sides.
-type pair struct {
-	request *pb.WatchCreateRequest
-	a, b    *watcher
-}
-
-// begun reports whether the watch is to be told something at a revision. One
-// that starts in the future is not told of progress either.
-func (p *pair) begun(revision int64) bool { return p.request.StartRevision <= revision }
-
-// newPair creates a watcher on both sides, and waits until both have been told
-// the past: a compaction would otherwise race with that.
-func newPair(a, b *side, r *pb.WatchCreateRequest, revision int64) (*pair, error) {
-	p := &pair{request: r}
-	var err error
-	if p.a, err = newWatcher(a, r); err != nil {
-		return nil, err
-	}
-	if p.b, err = newWatcher(b, r); err != nil {
-		return nil, err
-	}
-	if !p.begun(revision) {
-		return p, nil
-	}
-	return p, p.sync(revision)
-}
-
-func (p *pair) sync(revision int64) error {
-	return errors.Join(p.a.sync(revision), p.b.sync(revision))
-}
-
-// compare returns nil if both were told the same.
-func (p *pair) compare() error {
-	a, b := p.a.story(), p.b.story()
+// compareStories compares what two watches were told.
+func compareStories(r *pb.WatchCreateRequest, v *stream, vid int64, w *stream, wid int64) error {
+	a, b := v.story(vid), w.story(wid)
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
@@ -184,9 +189,83 @@ func (p *pair) compare() error {
 	if n == len(a) && n == len(b) {
 		return nil
 	}
-	upTo := func(lines []string) string { return strings.Join(lines[max(n-2, 0):min(n+3, len(lines))], "\n  ") }
-	return fmt.Errorf("watch %v\nis told by %s\n  %s\nand by %s\n  %s",
-		p.request, p.a.side.name, upTo(a), p.b.side.name, upTo(b))
+	around := func(lines []string) string { return strings.Join(lines[max(n-2, 0):min(n+3, len(lines))], "\n  ") }
+	return fmt.Errorf("watch %v\nis told by %s\n  %s\nand by %s\n  %s", r, v.side.name, around(a), w.side.name, around(b))
+}
+
+// pair is the same stream on both sides.
+type pair struct {
+	a, b    *stream
+	watches map[int64]*pb.WatchCreateRequest // by id
+	ended   map[int64]bool
+	apart   bool  // holds one watch only
+	future  int64 // if not 0, the revision at which it begins
+}
+
+func newPair(a, b *side) (*pair, error) {
+	p := &pair{watches: make(map[int64]*pb.WatchCreateRequest), ended: make(map[int64]bool)}
+	var err error
+	if p.a, err = newStream(a); err != nil {
+		return nil, err
+	}
+	if p.b, err = newStream(b); err != nil {
+		p.a.cancel()
+		return nil, err
+	}
+	return p, nil
+}
+
+// create creates a watch on both sides, and waits until it has been told the
+// past: a compaction would otherwise race with that.
+func (p *pair) create(r *pb.WatchCreateRequest, revision int64) error {
+	x, err := p.a.create(r)
+	if err != nil {
+		return err
+	}
+	y, err := p.b.create(r)
+	if err != nil {
+		return err
+	}
+	if !proto.Equal(neutral(x), neutral(y)) {
+		return fmt.Errorf("creating watch %v\n%s: %v\n%s: %v", r, p.a.side.name, x, p.b.side.name, y)
+	}
+	if x.Canceled {
+		return nil
+	}
+	p.watches[x.WatchId] = r
+	if r.StartRevision > revision {
+		p.future = r.StartRevision
+	}
+	return p.sync(revision)
+}
+
+// sync waits until both sides have told everything. A stream with a watch that
+// starts in the future is not told of progress.
+func (p *pair) sync(revision int64) error {
+	if p.future > revision {
+		return nil
+	}
+	return errors.Join(p.a.sync(revision), p.b.sync(revision))
+}
+
+// end ends a watch, or does nothing if there is none of that id.
+func (p *pair) end(id, revision int64) error {
+	live := p.watches[id] != nil && !p.ended[id] && p.a.canceled[id] == nil
+	if err := p.sync(revision); err != nil {
+		return err
+	}
+	p.ended[id] = p.ended[id] || live
+	return errors.Join(p.a.end(id, live), p.b.end(id, live))
+}
+
+// compare returns nil if both sides told the same.
+func (p *pair) compare() error {
+	for id, r := range p.watches {
+		if err := compareStories(r, p.a, id, p.b, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pair) close() {
