@@ -34,7 +34,6 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, it.close()) }()
-	rd := reader{db: v.db}
 	size := 0
 	// cur is the revision at hand. Changes stand at their number in it; those that do not match or were compacted have no
 	// message.
@@ -75,7 +74,7 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 				e.Type = mvccpb.DELETE
 			}
 			e.prev = prevOf(cur.Events, e.KV.Key, e.replaced, rev.Main)
-			if err := rd.fill(&e, rev); err != nil {
+			if err := v.db.fillEvent(&e, rev); err != nil {
 				return nil, 0, err
 			}
 			size += len(e.Raw)
@@ -89,20 +88,20 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 	return events, to + 1, nil
 }
 
-// fill completes an event of which type, key and revision are known.
-func (r *reader) fill(e *Event, rev Rev) error {
+// fillEvent completes an event of which type, key and revision are known.
+func (db *DB) fillEvent(e *Event, rev Rev) error {
 	if e.Type == mvccpb.DELETE {
 		e.Raw = appendMessage(nil, e.KV.Key, nil, Meta{Mod: rev})
 		return nil
 	}
-	raw, err := r.get(e.KV.Key, rev)
+	raw, err := db.message(e.KV.Key, rev)
+	if err == nil {
+		err = decodeMessage(raw, e.KV)
+	}
 	if err != nil {
-		return err
+		return db.readError(rev, err)
 	}
 	e.Raw = raw
-	if err := decodeMessage(raw, e.KV); err != nil {
-		return r.db.readError(rev, err)
-	}
 	return nil
 }
 
@@ -112,13 +111,12 @@ func (v *View) PrevKV(ev *Event) (*mvccpb.KeyValue, error) {
 	if !ev.HasPrev() || ev.KV.ModRevision-1 < v.compact {
 		return nil, nil
 	}
-	rd := reader{db: v.db}
-	raw, err := rd.get(ev.KV.Key, ev.prev)
-	if err != nil {
-		return nil, err
-	}
 	kv := new(mvccpb.KeyValue)
-	if err := decodeMessage(raw, kv); err != nil {
+	raw, err := v.db.message(ev.KV.Key, ev.prev)
+	if err == nil {
+		err = decodeMessage(raw, kv)
+	}
+	if err != nil {
 		return nil, v.db.readError(ev.prev, err)
 	}
 	return kv, nil

@@ -22,7 +22,7 @@ const (
 
 	defaultCacheBytes    = 128 << 20
 	defaultMemTableBytes = 64 << 20
-	blockBytes           = 16 << 10
+	blockBytes           = 8 << 10
 )
 
 // engine is what the storage engine tells about itself while it runs.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -64,22 +65,27 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 			return res, nil
 		}
 		res.Count = 1
-		switch {
-		case o.CountOnly:
-			return res, nil
-		case o.KeysOnly:
-			res.KVs = []*mvccpb.KeyValue{keyOnly(bytes.Clone(key), m)}
+		if o.CountOnly {
 			return res, nil
 		}
-		raw, err := r.get(key, m.Mod)
+		one := new(struct {
+			kv  mvccpb.KeyValue
+			kvs [1]*mvccpb.KeyValue
+			raw [1][]byte
+		})
+		one.kvs[0] = &one.kv
+		res.KVs = one.kvs[:]
+		if o.KeysOnly {
+			fillKey(&one.kv, bytes.Clone(key), m)
+			return res, nil
+		}
+		if one.raw[0], err = r.get(key, m.Mod); err == nil {
+			err = decodeMessage(one.raw[0], &one.kv)
+		}
 		if err != nil {
-			return RangeResult{}, err
+			return RangeResult{}, r.db.readError(m.Mod, err)
 		}
-		kv := new(mvccpb.KeyValue)
-		if err := decodeMessage(raw, kv); err != nil {
-			return RangeResult{}, fmt.Errorf("mvcc: message of revision %d: %w", m.Mod.Main, err)
-		}
-		res.KVs, res.Raw = []*mvccpb.KeyValue{kv}, [][]byte{raw}
+		res.Raw = one.raw[:]
 		return res, nil
 	}
 	if bytes.Equal(end, fromKey) {
@@ -106,10 +112,7 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 		}
 		return res, nil
 	}
-	w, err := r.walk(key, end)
-	if err != nil {
-		return RangeResult{}, err
-	}
+	w := walker{reader: r, o: keyBounds(key, end)}
 	defer func() { err = errors.Join(err, w.close()) }()
 	res.Raw = make([][]byte, 0, n)
 	for i := range kvs {
@@ -118,22 +121,16 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 		}
 		m := c.meta()
 		raw, err := w.fetch(c.key(), m.Mod)
-		if err != nil {
-			return RangeResult{}, err
+		if err == nil {
+			err = decodeMessage(raw, &kvs[i])
 		}
-		if err := decodeMessage(raw, &kvs[i]); err != nil {
-			return RangeResult{}, fmt.Errorf("mvcc: message of revision %d: %w", m.Mod.Main, err)
+		if err != nil {
+			return RangeResult{}, r.db.readError(m.Mod, err)
 		}
 		res.KVs, res.Raw = append(res.KVs, &kvs[i]), append(res.Raw, raw)
 		c.next()
 	}
 	return res, nil
-}
-
-func keyOnly(key []byte, m Meta) *mvccpb.KeyValue {
-	kv := new(mvccpb.KeyValue)
-	fillKey(kv, key, m)
-	return kv
 }
 
 func fillKey(kv *mvccpb.KeyValue, key []byte, m Meta) {
@@ -157,15 +154,28 @@ func (r *reader) get(key []byte, rev Rev) ([]byte, error) {
 			return raw, nil
 		}
 	}
-	r.buf = appendVersionKey(r.buf[:0], key, rev)
-	v, closer, err := r.db.pebble.Get(r.buf)
+	return r.db.message(key, rev)
+}
+
+// message returns a copy of the message of a version that exists.
+func (db *DB) message(key []byte, rev Rev) ([]byte, error) {
+	buf := keyBuffers.Get().(*[]byte)
+	defer keyBuffers.Put(buf)
+	*buf = appendVersionKey((*buf)[:0], key, rev)
+	v, closer, err := db.pebble.Get(*buf)
 	if err != nil {
-		return nil, r.db.readError(rev, err)
+		return nil, err
 	}
 	raw := append(make([]byte, 0, len(v)), v...)
 	return raw, closer.Close()
 }
 
+var keyBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, 256)
+	return &b
+}}
+
+// readError says which change could not be read.
 func (db *DB) readError(rev Rev, err error) error {
 	if errors.Is(err, pebble.ErrNotFound) {
 		return fmt.Errorf("mvcc: the store in %s has lost change %d of revision %d; restore the member from its peers or a snapshot",
@@ -179,11 +189,6 @@ type walker struct {
 	*reader
 	it *pebble.Iterator // opened by the first version that is in the engine
 	o  pebble.IterOptions
-}
-
-// walk returns a walker over [key, end); an empty end is no bound.
-func (r *reader) walk(key, end []byte) (*walker, error) {
-	return &walker{reader: r, o: keyBounds(key, end)}, nil
 }
 
 // keyBounds returns the bounds of all versions of the keys in [key, end); an empty end is no bound.
@@ -212,11 +217,11 @@ func (w *walker) fetch(key []byte, rev Rev) ([]byte, error) {
 	}
 	w.buf = appendVersionKey(w.buf[:0], key, rev)
 	if err := w.position(); err != nil {
-		return nil, w.db.readError(rev, err)
+		return nil, err
 	}
 	v, err := w.it.ValueAndErr()
 	if err != nil {
-		return nil, w.db.readError(rev, err)
+		return nil, err
 	}
 	return w.keep(v), nil
 }
