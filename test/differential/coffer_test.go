@@ -55,7 +55,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// startCoffer starts a member on sealed files.
+// startCoffer starts a member on sealed files. Its restart is a SIGKILL.
 func startCoffer(t *testing.T, args ...string) *side {
 	binary, err := build()
 	if err != nil {
@@ -69,34 +69,47 @@ func startCoffer(t *testing.T, args ...string) *side {
 		t.Fatal(err)
 	}
 	client, peer := freeAddr(t), freeAddr(t)
-	cmd := exec.Command(binary, append([]string{"serve",
+	args = append([]string{"serve",
 		"--name=m0", "--data-dir=" + filepath.Join(dir, "data"), "--kek=file:" + kek,
 		"--listen-client-urls=http://" + client, "--advertise-client-urls=http://" + client,
 		"--listen-peer-urls=http://" + peer, "--initial-advertise-peer-urls=http://" + peer,
-		"--initial-cluster=m0=http://" + peer}, args...)...)
+		"--initial-cluster=m0=http://" + peer}, args...)
+	s := &side{name: "coffer"}
+	var cmd *exec.Cmd
 	var log bytes.Buffer
-	cmd.Stderr = &log
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	start := func() {
+		cmd = exec.Command(binary, args...)
+		cmd.Stderr = &log
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		s.connect(t, client)
+		// The first call waits until the member serves.
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if _, err := s.maint.Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
+			t.Fatalf("coffer is not ready: %v\n%s", err, tail(log.Bytes()))
+		}
+	}
+	s.restart = func() {
+		s.disconnect()
+		cmd.Process.Kill()
+		cmd.Wait()
+		start()
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		err := cmd.Wait()
-		if err != nil {
-			tail := log.Bytes()
-			t.Errorf("coffer ended: %v\n%s", err, tail[max(len(tail)-4000, 0):])
+		s.disconnect()
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("coffer ended: %v\n%s", err, tail(log.Bytes()))
 		}
 	})
-	s := dial(t, "coffer", client)
-	// The first call waits until the member serves.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if _, err := s.maint.Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true)); err != nil {
-		t.Fatalf("coffer is not ready: %v", err)
-	}
+	start()
 	return s
 }
+
+func tail(log []byte) []byte { return log[max(len(log)-4000, 0):] }
 
 func TestCofferAnswersAsEtcd(t *testing.T) {
 	histories(t, 4000, func(t *testing.T, seed uint64, n int) error {

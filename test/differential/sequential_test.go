@@ -52,6 +52,15 @@ func sequence(ctx context.Context, a, b *side, g *requests.Generator, steps int)
 
 func (s *sequencer) step(ctx context.Context) error {
 	rng := s.g.Rand()
+	if rng.IntN(1000) == 0 {
+		for len(s.streams) > 0 {
+			if err := s.closeStream(0); err != nil {
+				return err
+			}
+		}
+		s.a.restart()
+		s.b.restart()
+	}
 	if rng.IntN(30) == 0 {
 		if err := s.watch(); err != nil {
 			return err

@@ -25,6 +25,9 @@ type side struct {
 	watch pb.WatchClient
 	maint pb.MaintenanceClient
 
+	// restart ends the server and starts it again on its data.
+	restart func()
+
 	// tamper, if set, changes a response before it is compared: a planted
 	// difference.
 	tamper func(resp proto.Message) proto.Message
@@ -32,43 +35,58 @@ type side struct {
 	loseEvent atomic.Bool
 }
 
-func dial(t *testing.T, name, target string) *side {
+// connect makes the side talk to a server, in place of the one before.
+func (s *side) connect(t *testing.T, target string) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return &side{
-		name: name, conn: conn,
-		kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn),
-		watch: pb.NewWatchClient(conn), maint: pb.NewMaintenanceClient(conn),
+	s.disconnect()
+	s.conn = conn
+	s.kv, s.lease = pb.NewKVClient(conn), pb.NewLeaseClient(conn)
+	s.watch, s.maint = pb.NewWatchClient(conn), pb.NewMaintenanceClient(conn)
+}
+
+func (s *side) disconnect() {
+	if s.conn != nil {
+		s.conn.Close()
 	}
 }
 
 // startEtcd starts a real etcd in this process.
 func startEtcd(t *testing.T) *side {
-	dir := t.TempDir()
 	cfg := embed.NewConfig()
-	cfg.Dir = dir
+	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
-	any := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{any}, []url.URL{any}
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{any}, []url.URL{any}
+	loopback := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = loopback, loopback
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = loopback, loopback
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
+	s := &side{name: "etcd"}
+	var e *embed.Etcd
+	start := func() {
+		var err error
+		if e, err = embed.StartEtcd(cfg); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-e.Server.ReadyNotify():
+		case <-time.After(30 * time.Second):
+			t.Fatal("etcd is not ready after 30 s")
+		}
+		s.connect(t, e.Clients[0].Addr().String())
 	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-time.After(30 * time.Second):
-		t.Fatal("etcd is not ready after 30 s")
+	stop := func() {
+		s.disconnect()
+		e.Close()
 	}
-	return dial(t, "etcd", e.Clients[0].Addr().String())
+	s.restart = func() { stop(); start() }
+	start()
+	t.Cleanup(func() { stop() })
+	return s
 }
 
 // call sends a request and returns the response, with what differs between any
