@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cofferkv/coffer/keyring"
 )
@@ -23,6 +24,7 @@ type crash struct {
 // work and of opening included.
 type crasher struct {
 	rng  *rand.Rand
+	rare int // a crash at one in so many such moments
 	kr   *keyring.Keyring
 	disk *vfs.MemFS
 
@@ -37,7 +39,7 @@ func (c *crasher) MaybeError(o errorfs.Op) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.rng.IntN(25) == 0 {
+	if c.rng.IntN(c.rare) == 0 {
 		percent := []int{0, 10, 50, 90}[c.rng.IntN(4)]
 		disk := c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: c.rng})
 		c.crashes = append(c.crashes, crash{disk, c.before, c.after})
@@ -79,7 +81,7 @@ func TestEveryCrashLeavesWhatWasAcknowledged(t *testing.T) {
 func crashAround(t *testing.T, kr *keyring.Keyring, seed uint64) (seen int) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	empty := newModel()
-	c := &crasher{rng: rand.New(rand.NewPCG(seed, 1)), kr: kr, disk: vfs.NewCrashableMem(), before: empty, after: empty}
+	c := &crasher{rng: rand.New(rand.NewPCG(seed, 1)), rare: 25, kr: kr, disk: vfs.NewCrashableMem(), before: empty, after: empty}
 	require.NoError(t, c.disk.MkdirAll("data", 0o700))
 	root, err := c.disk.OpenDir("/")
 	require.NoError(t, err)
@@ -130,6 +132,46 @@ func crashAround(t *testing.T, kr *keyring.Keyring, seed uint64) (seen int) {
 	}
 	abandon(j)
 	return seen
+}
+
+// TestEveryCrashWhileAProcessBeginsLeavesTheLog crashes before every write of a process's first append, twice in a row,
+// after a process that ended between the end mark of a segment and the first frame of the next.
+func TestEveryCrashWhileAProcessBeginsLeavesTheLog(t *testing.T) {
+	j, disk, kr, f := failing(t)
+	for j.current().file.Fits(4000) {
+		fill(t, j, 1, 3000)
+	}
+	j.background.Wait()
+	f.arm(errorfs.OpFileWriteAt, segmentName(j.current().number+1))
+	m := modelOf(t, j)
+	require.Error(t, j.Append([]*raftpb.Entry{entry(m.last+1, 1, make([]byte, 4000))}, nil, true))
+	abandon(j)
+
+	disks := []*vfs.MemFS{disk}
+	for range 2 {
+		var next []*vfs.MemFS
+		for _, disk := range disks {
+			after := m.clone()
+			o := after.append(rand.New(rand.NewPCG(1, 1)), m.last+1, 1)
+			c := &crasher{rng: rand.New(rand.NewPCG(2, 2)), rare: 1, kr: kr, disk: disk, before: m, after: after}
+			j, err := c.open()
+			require.NoError(t, err)
+			require.NoError(t, o.do(j))
+			abandon(j)
+			for _, cr := range c.crashes {
+				again, err := openOn(cr.disk, kr)
+				require.NoError(t, err)
+				if m.compare(again) == nil {
+					next = append(next, cr.disk)
+				} else {
+					require.NoError(t, after.compare(again))
+				}
+				abandon(again)
+			}
+		}
+		require.Greater(t, len(next), 10)
+		disks = next
+	}
 }
 
 // abandon leaves j as a process does that ends without closing it, except that its goroutines are waited for.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -140,6 +141,32 @@ func TestWhatACutSegmentSaidIsNotLostWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 7, term)
 	require.Equal(t, index+1, j.FirstIndex())
+}
+
+// TestEntriesThatWereReplacedMayStandAlone: after a cut, what is left may begin with entries whose predecessors are gone,
+// as long as later ones have replaced them.
+func TestEntriesThatWereReplacedMayStandAlone(t *testing.T) {
+	kr, disk := newKeyring(t), vfs.NewMem()
+	j := mustOpen(t, disk, kr)
+	fill(t, j, 9, 10)
+	require.NoError(t, j.Append(nil, hardState(1, 1, 5), true))
+	require.NoError(t, j.Close())
+	j = mustOpen(t, disk, kr)
+	require.NoError(t, j.Append([]*raftpb.Entry{entry(10, 1, nil)}, nil, true))
+	require.NoError(t, j.Append([]*raftpb.Entry{entry(6, 2, nil), entry(7, 2, nil)}, nil, true))
+	cut(t, j, 5)
+	require.Len(t, j.segments, 1)
+	require.NoError(t, j.Close())
+	j = mustOpen(t, disk, kr)
+	require.EqualValues(t, []uint64{6, 7}, []uint64{j.FirstIndex(), j.LastIndex()})
+
+	// Without the later ones they are a gap.
+	c, err := readChain(seal.New(disk, kr, seal.Options{}), testDir)
+	require.NoError(t, err)
+	for _, s := range c.segments {
+		s.steps = slices.DeleteFunc(s.steps, func(st step) bool { return st.entries != nil && st.entries.first == 6 })
+	}
+	require.ErrorContains(t, c.replay(), "entry 10 follows entry 5")
 }
 
 func TestOpeningWritesNothing(t *testing.T) {

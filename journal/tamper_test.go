@@ -239,6 +239,20 @@ func TestAMissingSegmentIsRefused(t *testing.T) {
 	v.requireRefused(t, disk, "without the last one and what follows", v.names[next])
 }
 
+// TestASegmentOfAnotherJournalOfTheMemberIsRefused: it is authentic in every respect, but follows another one.
+func TestASegmentOfAnotherJournalOfTheMemberIsRefused(t *testing.T) {
+	v := newVictim(t)
+	disk := vfs.NewMem()
+	j := mustOpen(t, disk, v.kr)
+	fill(t, j, 80, 1500)
+	abandon(j)
+	other := contents(t, disk)
+	for _, name := range v.names {
+		disk := v.disk(func(files map[string][]byte) { files[name] = []byte(other[name]) })
+		v.requireRefused(t, disk, name+" of another journal", v.names...)
+	}
+}
+
 // TestAnOldVersionOfASegmentIsRefused puts each segment back as it was at earlier moments. The last one may then look
 // as if a crash had come earlier: that is what comparing with the store is for.
 func TestAnOldVersionOfASegmentIsRefused(t *testing.T) {
