@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,6 +84,7 @@ func TestACounterIsLinearizable(t *testing.T) {
 	const clients, each = 8, 25
 	var mu sync.Mutex
 	var acknowledged int64
+	var unknown atomic.Int64 // increments whose outcome nobody was told
 	var wg sync.WaitGroup
 	for i := range clients {
 		m := c.members[i%3]
@@ -92,8 +94,7 @@ func TestACounterIsLinearizable(t *testing.T) {
 				least := acknowledged
 				mu.Unlock()
 				if err := m.node.ReadIndex(context.Background()); err != nil {
-					t.Error(err)
-					return
+					continue // the leader changed, on a busy machine
 				}
 				v, rev := m.get("counter")
 				var count int64
@@ -107,8 +108,12 @@ func TestACounterIsLinearizable(t *testing.T) {
 					Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{
 						Key: []byte("counter"), Value: []byte(fmt.Sprint(count + 1))}}}},
 				}})
-				if err != nil || res.Err != nil {
-					t.Error(err, res.Err)
+				if err != nil {
+					unknown.Add(1)
+					continue
+				}
+				if res.Err != nil {
+					t.Error(res.Err)
 					return
 				}
 				if res.Response.(*pb.TxnResponse).Succeeded {
@@ -122,11 +127,12 @@ func TestACounterIsLinearizable(t *testing.T) {
 	}
 	wg.Wait()
 	for _, m := range c.members {
-		if err := m.node.ReadIndex(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		if v, _ := m.get("counter"); v != fmt.Sprint(clients*each) {
-			t.Errorf("member %d counted to %s, want %d", m.id, v, clients*each)
+		eventually(t, "a linearizable read", func() bool { return m.node.ReadIndex(context.Background()) == nil })
+		v, _ := m.get("counter")
+		var count int64
+		fmt.Sscan(v, &count)
+		if count < clients*each || count > clients*each+unknown.Load() {
+			t.Errorf("member %d counted to %d, want %d and at most %d more", m.id, count, clients*each, unknown.Load())
 		}
 	}
 }

@@ -46,6 +46,12 @@ func (n *Node) RotateKeys(ctx context.Context) (keyring.ID, error) {
 }
 
 func (r *rotator) run() {
+	// Not before the journal has been written to: until then it still clears
+	// away what a crash left of files that were being resealed.
+	select {
+	case <-r.n.ready:
+	case <-r.n.ctx.Done():
+	}
 	for r.n.ctx.Err() == nil {
 		left, err := r.pass()
 		switch {
