@@ -1,15 +1,44 @@
 package mvcc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"golang.org/x/sync/errgroup"
 )
 
-// scan builds the index of the current keys from the newest version of each.
-func (db *DB) scan(revision int64) (t tree, err error) {
-	o := keyBounds(nil, nil)
+// scan builds the index of the current keys from the newest version of each, parts of the key space at a time.
+func (db *DB) scan(revision int64) (tree, error) {
+	start := time.Now()
+	splits, err := db.splitKeys(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return tree{}, err
+	}
+	bounds := append(append([][]byte{nil}, splits...), nil)
+	parts := make([]tree, len(bounds)-1)
+	var g errgroup.Group
+	for i := range parts {
+		g.Go(func() (err error) {
+			parts[i], err = db.scanPart(bounds[i], bounds[i+1], revision)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return tree{}, err
+	}
+	t := joinTrees(parts)
+	scanSeconds.Set(time.Since(start).Seconds())
+	return t, nil
+}
+
+// scanPart builds the index of the keys in [from, end); an empty end is no bound.
+func (db *DB) scanPart(from, end []byte, revision int64) (t tree, err error) {
+	o := keyBounds(from, end)
 	it, err := db.pebble.NewIter(&o)
 	if err != nil {
 		return t, err
@@ -39,4 +68,37 @@ func (db *DB) scan(revision int64) (t tree, err error) {
 		t.set(key, Meta{Create: kv.CreateRevision, Mod: rev, Version: kv.Version, Lease: kv.Lease})
 	}
 	return t, it.Error()
+}
+
+// splitKeys returns up to n-1 user keys that divide the key space into parts of about the same size on the disk.
+func (db *DB) splitKeys(n int) ([][]byte, error) {
+	levels, err := db.pebble.SSTables()
+	if err != nil {
+		return nil, err
+	}
+	type table struct {
+		key  []byte
+		size uint64
+	}
+	var tables []table
+	var total uint64
+	for _, level := range levels {
+		for _, t := range level {
+			if key, _, err := decodeVersionKey(t.Smallest.UserKey); err == nil {
+				tables = append(tables, table{key, t.Size})
+				total += t.Size
+			}
+		}
+	}
+	slices.SortFunc(tables, func(a, b table) int { return bytes.Compare(a.key, b.key) })
+	var splits [][]byte
+	var sum uint64
+	for i, t := range tables {
+		if i > 0 && len(splits) < n-1 && sum >= total*uint64(len(splits)+1)/uint64(n) &&
+			!bytes.Equal(t.key, tables[i-1].key) {
+			splits = append(splits, bytes.Clone(t.key))
+		}
+		sum += t.size
+	}
+	return splits, nil
 }

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -49,9 +50,9 @@ func requireSameIndex(t *testing.T, want *naiveIndex, got tree, rnd *rand.Rand) 
 	require.Equal(t, len(want.keys), got.len())
 	i := 0
 	for c := got.seek(nil, nil); c.valid(); c.next() {
-		require.Less(t, i, len(want.keys))
-		require.True(t, bytes.Equal(want.keys[i], c.key()))
-		require.Equal(t, want.metas[i], c.meta())
+		if i == len(want.keys) || !bytes.Equal(want.keys[i], c.key()) || want.metas[i] != c.meta() {
+			t.Fatalf("key %d is %x %+v", i, c.key(), c.meta())
+		}
 		i++
 	}
 	require.Equal(t, len(want.keys), i)
@@ -85,9 +86,9 @@ func checkNode(t *testing.T, n *node, low, high []byte) {
 	if n.kids == nil {
 		require.LessOrEqual(t, len(n.ends), maxLeafKeys)
 		for i := range n.ends {
-			k := n.key(i)
-			require.GreaterOrEqual(t, bytes.Compare(k, low), 0)
-			require.True(t, high == nil || bytes.Compare(k, high) < 0)
+			if k := n.key(i); bytes.Compare(k, low) < 0 || (high != nil && bytes.Compare(k, high) >= 0) {
+				t.Fatalf("key %x lies outside of its leaf's bounds %x and %x", k, low, high)
+			}
 		}
 		return
 	}
@@ -208,4 +209,47 @@ func TestKeysSetInOrderFillTheirLeaves(t *testing.T) {
 	}
 	walk(cur.root)
 	require.LessOrEqual(t, leaves, 101)
+}
+
+func TestJoinedTreesEqualOneThatHoldsAllKeys(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 3))
+	for _, n := range []int{0, 1, 2, 3, 63, 64, 65, 66, 2000, 64*32 + 1, 64*32*32 + 5} {
+		model := &naiveIndex{}
+		for i := range n {
+			model.keys = append(model.keys, fmt.Appendf(nil, "/registry/%x", 1<<24+i))
+			model.metas = append(model.metas, randomMeta(rnd))
+		}
+		parts := make([]tree, 4)
+		for i := range parts {
+			parts[i] = parts[i].edit()
+			from, to := n*i/len(parts), n*(i+1)/len(parts)
+			for j := from; j < to; j++ {
+				parts[i].set(model.keys[j], model.metas[j])
+			}
+		}
+		joined := joinTrees(parts)
+		requireSameIndex(t, model, joined, rnd)
+		joined = joined.edit()
+		for range min(n, 500) {
+			i := rnd.IntN(len(model.keys))
+			joined.delete(model.keys[i])
+			model.delete(model.keys[i])
+			key, m := randomTreeKey(rnd), randomMeta(rnd)
+			joined.set(key, m)
+			model.set(key, m)
+		}
+		requireSameIndex(t, model, joined, rnd)
+	}
+}
+
+func TestCombinedCRCsAreThoseOfTheWhole(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(4, 4))
+	for _, n := range []int{0, 1, 2, 3, 7, 8, 100, 4096, 1<<20 + 17} {
+		b := make([]byte, n)
+		fillRandom(rnd, b)
+		for _, at := range []int{0, n / 3, n / 2, n} {
+			a, z := crc32.Checksum(b[:at], castagnoli), crc32.Checksum(b[at:], castagnoli)
+			require.Equal(t, crc32.Checksum(b, castagnoli), combineCRC(a, z, n-at))
+		}
+	}
 }
