@@ -156,7 +156,7 @@ func holdsFiles(dir string) (bool, error) {
 
 // strangers returns the names in the directory that are not a member's.
 func (d *dataDir) strangers() []string {
-	known := map[string]bool{lockName: true, keyringName: true, journalName: true, dbName: true, ballastName: true, "lost+found": true}
+	known := map[string]bool{lockName: true, keyringName: true, journalName: true, dbName: true, ballastName: true}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return nil
@@ -183,9 +183,36 @@ func refuseKEKInside(c *config.Config) error {
 	if !ok {
 		return nil
 	}
-	key, err := realPath(path)
+	dir, err := directoryOf(c, path)
 	if err != nil {
 		return fmt.Errorf("--kek %s: %w", c.KEK, err)
+	}
+	if dir != "" {
+		return fmt.Errorf("the key-encryption key %s lies inside %s, beside the data it protects: whoever has the directory would have the key. "+
+			"Move it elsewhere, best to another volume, and name it with --kek", path, dir)
+	}
+	return nil
+}
+
+// refuseLogInside refuses a log file among files that are all sealed.
+func refuseLogInside(c *config.Config) error {
+	for _, path := range c.LogFiles() {
+		dir, err := directoryOf(c, path)
+		if err != nil {
+			return fmt.Errorf("--log-outputs %s: %w", path, err)
+		}
+		if dir != "" {
+			return fmt.Errorf("--log-outputs %s lies inside %s, where every file is sealed: choose another place for the log", path, dir)
+		}
+	}
+	return nil
+}
+
+// directoryOf returns which of the member's directories path lies in, or "".
+func directoryOf(c *config.Config, path string) (string, error) {
+	file, err := realPath(path)
+	if err != nil {
+		return "", err
 	}
 	for _, dir := range []string{c.DataDir, c.WALDir} {
 		if dir == "" {
@@ -193,14 +220,13 @@ func refuseKEKInside(c *config.Config) error {
 		}
 		real, err := realPath(dir)
 		if err != nil {
-			return fmt.Errorf("data directory %s: %w", dir, err)
+			return "", err
 		}
-		if rel, err := filepath.Rel(real, key); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-			return fmt.Errorf("the key-encryption key %s lies inside %s, beside the data it protects: whoever has the directory would have the key. "+
-				"Move it elsewhere, best to another volume, and name it with --kek", path, dir)
+		if rel, err := filepath.Rel(real, file); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return dir, nil
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // realPath is path without symbolic links, as far as it exists.

@@ -98,7 +98,7 @@ func (s *Server) openTLS() error {
 }
 
 func (s *Server) openDataDir() error {
-	if err := refuseKEKInside(s.c); err != nil {
+	if err := errors.Join(refuseKEKInside(s.c), refuseLogInside(s.c)); err != nil {
 		return err
 	}
 	var err error
@@ -106,7 +106,7 @@ func (s *Server) openDataDir() error {
 		return err
 	}
 	if names := s.dir.strangers(); len(names) > 0 {
-		s.log.Warn("found files in the data directory that are not a member's; they are left alone",
+		s.log.Warn("found files in the data directory that are not a member's: move them elsewhere; while they are there, data keys can be neither listed nor removed",
 			zap.String("data-dir", s.dir.path), zap.Strings("names", names))
 	}
 	if s.dir.fresh {

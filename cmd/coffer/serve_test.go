@@ -236,6 +236,10 @@ func TestBadInputIsRefusedWithItsRemedyAndChangesNothing(t *testing.T) {
 			wal := t.TempDir()
 			return f, []string{"--wal-dir=" + wal, "--kek=file:" + filepath.Join(wal, "kek")}
 		}, []string{"lies inside"}},
+		"a log in the data directory": {func(t *testing.T) (folder, []string) {
+			f := newFolder(t)
+			return f, []string{"--log-outputs=stderr," + f.data("..", "data", "coffer.log")}
+		}, []string{"lies inside", "every file is sealed"}},
 		"plain HTTP off loopback": {func(t *testing.T) (folder, []string) {
 			return newFolder(t), []string{"--listen-client-urls=http://0.0.0.0:0"}
 		}, []string{"--allow-plaintext client"}},
