@@ -37,6 +37,9 @@ var encoding = zapcore.EncoderConfig{
 // NewLogger returns the log that c asks for. Its lines are bounded to a hundred equal ones a second, then every hundredth:
 // a client that fails its handshake in a loop must not fill the disk.
 func NewLogger(c *config.Config) (*zap.Logger, error) {
+	if err := refuseLogInside(c); err != nil {
+		return nil, err
+	}
 	level, err := zapcore.ParseLevel(c.LogLevel)
 	if err != nil {
 		return nil, err
