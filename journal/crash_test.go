@@ -25,8 +25,11 @@ type crash struct {
 type crasher struct {
 	rng  *rand.Rand
 	rare int // a crash at one in so many such moments
-	kr   *keyring.Keyring
-	disk *vfs.MemFS
+	// At each, also what is left if only the process ends: all that it wrote.
+	kills bool
+	t     *testing.T
+	kr    *keyring.Keyring
+	disk  *vfs.MemFS
 
 	mu            sync.Mutex
 	before, after *model
@@ -43,6 +46,9 @@ func (c *crasher) MaybeError(o errorfs.Op) error {
 		percent := []int{0, 10, 50, 90}[c.rng.IntN(4)]
 		disk := c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: c.rng})
 		c.crashes = append(c.crashes, crash{disk, c.before, c.after})
+		if c.kills {
+			c.crashes = append(c.crashes, crash{diskWith(contents(c.t, c.disk)), c.before, c.after})
+		}
 	}
 	return nil
 }
@@ -153,7 +159,7 @@ func TestEveryCrashWhileAProcessBeginsLeavesTheLog(t *testing.T) {
 		for _, disk := range disks {
 			after := m.clone()
 			o := after.append(rand.New(rand.NewPCG(1, 1)), m.last+1, 1)
-			c := &crasher{rng: rand.New(rand.NewPCG(2, 2)), rare: 1, kr: kr, disk: disk, before: m, after: after}
+			c := &crasher{rng: rand.New(rand.NewPCG(2, 2)), rare: 1, kills: true, t: t, kr: kr, disk: disk, before: m, after: after}
 			j, err := c.open()
 			require.NoError(t, err)
 			require.NoError(t, o.do(j))

@@ -2,13 +2,16 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
@@ -77,6 +80,55 @@ func cut(t testing.TB, j *Journal, index uint64) {
 	t.Helper()
 	require.NoError(t, j.WriteAnchor(Anchor{Manifest: "MANIFEST-000001", DurableApplied: index}))
 	require.NoError(t, j.Cut(index))
+}
+
+// contents returns every file of the journal.
+func contents(t testing.TB, disk *vfs.MemFS) map[string][]byte {
+	t.Helper()
+	names, err := disk.List(testDir)
+	require.NoError(t, err)
+	files := make(map[string][]byte)
+	for _, name := range names {
+		f, err := disk.Open(testDir + "/" + name)
+		if oserror.IsNotExist(err) {
+			continue // removed or renamed meanwhile
+		}
+		require.NoError(t, err)
+		info, err := f.Stat()
+		require.NoError(t, err)
+		b := make([]byte, info.Size())
+		if _, err := f.ReadAt(b, 0); err != io.EOF {
+			require.NoError(t, err)
+		}
+		require.NoError(t, f.Close())
+		files[name] = b
+	}
+	return files
+}
+
+// diskWith returns a disk that holds files, durably.
+func diskWith(files map[string][]byte) *vfs.MemFS {
+	disk := vfs.NewCrashableMem()
+	err := disk.MkdirAll(testDir, 0o700)
+	for name, b := range files {
+		f, createErr := disk.Create(testDir+"/"+name, vfs.WriteCategoryUnspecified)
+		if createErr != nil {
+			panic(createErr)
+		}
+		_, writeErr := f.Write(b)
+		err = errors.Join(err, writeErr, f.Sync(), f.Close())
+	}
+	for _, dir := range []string{testDir, "data", "/"} {
+		d, openErr := disk.OpenDir(dir)
+		if openErr != nil {
+			panic(openErr)
+		}
+		err = errors.Join(err, d.Sync(), d.Close())
+	}
+	if err != nil {
+		panic(err)
+	}
+	return disk
 }
 
 // A model is what a journal has to say.

@@ -3,8 +3,8 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -38,11 +38,7 @@ func newVictim(t testing.TB) *victim {
 	j := mustOpen(t, disk, v.kr)
 	keep := func() {
 		j.background.Wait()
-		files := map[string][]byte{}
-		for name, b := range contents(t, disk) {
-			files[name] = []byte(b)
-		}
-		v.earlier = append(v.earlier, files)
+		v.earlier = append(v.earlier, contents(t, disk))
 	}
 	for i := range 5 {
 		fill(t, j, 14, 1500)
@@ -101,21 +97,7 @@ func (v *victim) disk(change func(files map[string][]byte)) *vfs.MemFS {
 		files[name] = append([]byte(nil), b...)
 	}
 	change(files)
-	disk := vfs.NewMem()
-	disk.MkdirAll(testDir, 0o700)
-	for name, b := range files {
-		f, err := disk.Create(testDir+"/"+name, vfs.WriteCategoryUnspecified)
-		if err == nil {
-			_, err = f.Write(b)
-		}
-		if err == nil {
-			err = f.Close()
-		}
-		if err != nil {
-			panic(err)
-		}
-	}
-	return disk
+	return diskWith(files)
 }
 
 func (v *victim) last() string { return v.names[len(v.names)-1] }
@@ -135,7 +117,7 @@ func (v *victim) requireRefused(t *testing.T, disk *vfs.MemFS, what string, file
 	}
 	require.True(t, named, "%s: the error does not name %v: %v", what, files, err)
 	require.ErrorIs(t, err, pebble.ErrCorruption, what)
-	require.True(t, maps.Equal(before, contents(t, disk)), "%s: files were changed", what)
+	require.True(t, reflect.DeepEqual(before, contents(t, disk)), "%s: files were changed", what)
 }
 
 // TestAnyChangedByteIsRefused flips a bit in every byte with COFFER_LONG=1, in many without. What is behind the last
@@ -248,7 +230,7 @@ func TestASegmentOfAnotherJournalOfTheMemberIsRefused(t *testing.T) {
 	abandon(j)
 	other := contents(t, disk)
 	for _, name := range v.names {
-		disk := v.disk(func(files map[string][]byte) { files[name] = []byte(other[name]) })
+		disk := v.disk(func(files map[string][]byte) { files[name] = other[name] })
 		v.requireRefused(t, disk, name+" of another journal", v.names...)
 	}
 }
