@@ -24,7 +24,7 @@ func TestAnswersAsRaftsMemoryStorage(t *testing.T) {
 	kr := newKeyring(t)
 	rounds := uint64(8)
 	if long() {
-		rounds = 500
+		rounds = 60
 	}
 	for seed := range rounds {
 		rng := rand.New(rand.NewPCG(seed, 0))
