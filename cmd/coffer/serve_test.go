@@ -474,6 +474,39 @@ func TestAutoTLSEncryptsAndLeavesNoKeyOnTheDisk(t *testing.T) {
 	}
 }
 
+func TestHTTPMayHaveListenersOfItsOwn(t *testing.T) {
+	p := newFolder(t).serve("--listen-client-http-urls=http://127.0.0.1:0")
+	at := map[string]string{}
+	for _, traffic := range []string{"grpc", "http"} {
+		var line struct{ Address string }
+		require.NoError(t, json.Unmarshal([]byte(p.waitFor(`"traffic":"`+traffic+`"`)), &line))
+		at[traffic] = line.Address
+	}
+	_, err := dial(t, at["grpc"]).Put(context.Background(), "k", "v")
+	require.NoError(t, err)
+	resp, err := http.Get("http://" + at["http"] + "/health")
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 200, resp.StatusCode)
+	_, err = http.Get("http://" + at["grpc"] + "/health")
+	require.Error(t, err)
+}
+
+func TestHTTPAndHTTPSMayShareAnAddress(t *testing.T) {
+	urls := "http://127.0.0.1:0,https://127.0.0.1:0"
+	p := newFolder(t).serve("--listen-client-urls="+urls, "--advertise-client-urls="+urls, "--auto-tls")
+	addr := p.address()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	for _, scheme := range []string{"http", "https"} {
+		resp, err := client.Get(scheme + "://" + addr + "/health")
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	_, err := dial(t, addr).Put(context.Background(), "k", "v")
+	require.NoError(t, err)
+}
+
 func TestUnixSocketsAreServed(t *testing.T) {
 	f := newFolder(t)
 	socket := filepath.Join(f.path, "c.sock")
