@@ -105,6 +105,9 @@ type opener struct {
 
 func (o opener) open(base vfs.FS, path string) (vfs.File, error) {
 	if o.write {
+		if _, err := base.Stat(path); err != nil {
+			return nil, err // OpenReadWrite would create it
+		}
 		return base.OpenReadWrite(path, writeCategory)
 	}
 	return base.Open(path, o.opts...)

@@ -405,19 +405,36 @@ func (fs *FS) writtenSize(path string) (int64, bool) {
 
 // RemoveUnfinished removes, from dirs and all directories below them, what a
 // crash left of files that were being made: copies that Reseal had not put in
-// place, segments not yet ready. Call it once, before anything else is opened.
+// place, segments not yet ready. What this process is making is left alone.
 func (fs *FS) RemoveUnfinished(dirs ...string) error {
 	for _, dir := range dirs {
 		err := fs.walk(dir, func(path string, _ vfs.FileInfo) error {
-			if !strings.HasPrefix(fs.base.PathBase(path), unfinished) {
+			if !fs.isUnfinished(path) {
 				return nil
 			}
-			fs.log.Info("removing what a crash left of a file that was being made", zap.String("file", path))
-			return fs.base.Remove(path)
+			return fs.removeUnfinished(path)
 		})
 		if err != nil {
 			return fmt.Errorf("seal: remove what a crash left unfinished: %w", err)
 		}
+	}
+	return nil
+}
+
+// removeUnfinished removes the unfinished file at path, unless it is being made:
+// then a Reseal is under way, or the lock of the name is held.
+func (fs *FS) removeUnfinished(path string) error {
+	final := fs.base.PathJoin(fs.base.PathDir(path), finalBase(fs.base.PathBase(path)))
+	defer fs.names.lock(final)()
+	fs.mu.Lock()
+	busy := fs.reseals[final] != nil
+	fs.mu.Unlock()
+	if busy {
+		return nil
+	}
+	fs.log.Info("removing what a crash left of a file that was being made", zap.String("file", path))
+	if err := fs.base.Remove(path); err != nil && !oserror.IsNotExist(err) {
+		return err
 	}
 	return nil
 }

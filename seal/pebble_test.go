@@ -141,7 +141,7 @@ func TestPebbleSurvivesCrashesOnSealedFiles(t *testing.T) {
 	kr := newTestKeyring(t)
 	rng := newRand(1)
 	n := 0
-	for round := range rounds(3, 50) {
+	for round := range rounds(3, 12) {
 		fs := New(base, kr, Options{})
 		must(t, fs.RemoveUnfinished("db"))
 		db, err := pebble.Open("db", pebbleOptions(fs))

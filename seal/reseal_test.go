@@ -564,3 +564,47 @@ func TestInventoryCountsFilesAndOpenHandlesByKey(t *testing.T) {
 		t.Fatal("a file that is not sealed was not noticed")
 	}
 }
+
+// The journal removes left-overs with its first write, which may come when the
+// rotation that a crash interrupted has long been going on.
+func TestRemoveUnfinishedLeavesAloneWhatIsBeingMade(t *testing.T) {
+	dir := t.TempDir()
+	fs := New(vfs.Default, newTestKeyring(t), Options{})
+	name := dir + "/1.journal"
+	for _, disturb := range []func() error{
+		func() error { return fs.RemoveUnfinished(dir) },
+		func() error { return vfs.Default.Remove(fs.resealedPath(name)) }, // somebody else did it
+	} {
+		s, err := fs.CreateSegment(name, 256<<10)
+		must(t, err)
+		must(t, second(s.Append([]byte("acknowledged"))))
+		must(t, s.Sync())
+		must(t, second(fs.kr.Rotate()))
+		setRaw(t, vfs.Default, dir+"/"+unfinished+"2.journal", random(1, 1000))
+		limit := rate.NewLimiter(0, 100<<10)
+		ended := make(chan error)
+		go func() { ended <- fs.Reseal(t.Context(), name, limit) }()
+		for size := int64(0); size < 100<<10; time.Sleep(time.Millisecond) {
+			if info, err := vfs.Default.Stat(fs.resealedPath(name)); err == nil {
+				size = info.Size()
+			}
+		}
+		must(t, disturb())
+		limit.SetLimit(rate.Inf)
+		err = <-ended
+		if err != nil && !oserror.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		must(t, second(s.Append([]byte("and more"))))
+		must(t, s.Sync())
+		must(t, s.Close())
+		if n, _, err := readFrames(t, fs, name); n != 2 || err != nil {
+			t.Fatalf("%d frames, %v", n, err)
+		}
+		must(t, fs.RemoveUnfinished(dir))
+		if left := names(t, vfs.Default, dir); len(left) != 1 {
+			t.Fatalf("left: %v", left)
+		}
+		must(t, fs.Remove(name))
+	}
+}

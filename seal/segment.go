@@ -424,9 +424,6 @@ func (fs *FS) openSegment(name string, write bool) (*handle, error) {
 		return nil, err
 	}
 	defer fs.names.lock(path)()
-	if _, err := fs.base.Stat(path); err != nil {
-		return nil, err // OpenReadWrite would create it
-	}
 	h, err := fs.openFile(path, opener{write: write})
 	if errors.Is(err, errNoHeader) {
 		err = altered(KindJournal, path, 0, "%v", err)
