@@ -45,6 +45,9 @@ func TestAcknowledgedWritesSurviveACrashAtAnyInstant(t *testing.T) {
 	revisions := map[int64]string{} // acknowledged, over all lives
 	var revMu sync.Mutex
 	for life := range crashes {
+		if life > 0 && life%500 == 0 {
+			t.Logf("%d crashes, %d writes acknowledged", life, len(revisions))
+		}
 		m := openMember(t, base, 1).start(small).awaitReady()
 		for c := range clients {
 			v, rev := m.get(fmt.Sprint(c))

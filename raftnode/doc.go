@@ -5,8 +5,9 @@
 // and read rounds come to it, and whatever raft wants done leaves it. One
 // appends: everything that waits for it goes into one journal frame and under
 // one fdatasync. One applies: everything that is committed goes into the store
-// as one batch. None of them waits for the other two, so while one batch is
-// being synced the next is gathered and the previous one applied. Only what
+// as one batch. They do not wait for each other, so while one batch is being
+// synced the next is gathered and the previous one applied; except that raft
+// takes in a configuration change before what follows it is applied. Only what
 // this member's own journal has synced is ever applied.
 //
 // A leader has duties besides, one file each: leases end (leases.go), old
