@@ -100,6 +100,64 @@ func TestAReadRoundIsSentAgainWhenItsAnswerIsLost(t *testing.T) {
 	}
 }
 
+// The answer to a round of a process that is no more may reach the next one.
+func TestAnAnswerToARoundFromBeforeARestartIsNotTakenForAnother(t *testing.T) {
+	c := newCluster(t, 3)
+	lead := c.leader()
+	f := c.followers(lead)[0]
+	eventually(t, "all members to have published their names", func() bool { return countStarted(lead.store.Members()) == 3 })
+	var late atomic.Pointer[raftpb.Message] // answers the first round ever
+	c.net.setDrop(func(m *raftpb.Message) bool {
+		if m.GetType() != raftpb.MsgReadIndexResp || m.GetTo() != f.id {
+			return false
+		}
+		late.CompareAndSwap(nil, m)
+		return true
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	go f.node.ReadIndex(ctx)
+	eventually(t, "the answer", func() bool { return late.Load() != nil })
+	cancel()
+	f.stop()
+	lead.put("k", "v")
+
+	if err := f.open(); err != nil {
+		t.Fatal(err)
+	}
+	f.start(func(o *Options) {
+		o.Bootstrap = nil
+		o.Transport = link{c.net, f.id}
+	})
+	// It learns of the leader, but nothing new from it.
+	c.net.setDrop(func(m *raftpb.Message) bool {
+		return m.GetTo() == f.id && (m.GetType() == raftpb.MsgApp || m.GetType() == raftpb.MsgReadIndexResp)
+	})
+	c.net.join(f.id, f.node)
+	eventually(t, "the leader to be known", func() bool { return f.node.Status().Leader == lead.id })
+	read := make(chan error, 1)
+	go func() { read <- f.node.ReadIndex(context.Background()) }()
+	eventually(t, "the round to be sent", func() bool {
+		n := make(chan int, 1)
+		f.node.in.call(func() { n <- len(f.node.rounds) })
+		return <-n > 0
+	})
+	if err := f.node.Step(late.Load()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-read:
+		v, _ := f.get("k")
+		t.Fatalf("a read ended with %v and finds %q, though v was acknowledged", err, v)
+	case <-time.After(3 * testTick):
+	}
+	c.net.setDrop(nil)
+	if err := <-read; err != nil {
+		t.Error(err)
+	} else if v, _ := f.get("k"); v != "v" {
+		t.Errorf("a read finds %q", v)
+	}
+}
+
 func TestALeaderChangeFailsReadRounds(t *testing.T) {
 	c := newCluster(t, 3)
 	lead := c.leader()

@@ -112,12 +112,14 @@ func Start(o Options) (*Node, error) {
 	n.reserve = newReserve(n)
 	n.trimmer = newTrimmer(n, applied)
 	n.rotator = newRotator(n)
-	// Ids of batches and requests need only differ from all others ever given:
-	// they count from a random number.
-	var random [16]byte
+	// Ids of batches, requests and read rounds need only differ from all others
+	// ever given: they count from a random number. An answer that the leader
+	// still owes the process before this one must fit no round of this one.
+	var random [24]byte
 	cryptorand.Read(random[:])
 	n.lastBatchID = binary.BigEndian.Uint64(random[:])
 	n.nextID.Store(binary.BigEndian.Uint64(random[8:]))
+	n.lastReadID = binary.BigEndian.Uint64(random[16:])
 
 	n.setApplied(applied, appliedTerm, cs)
 	n.commit.Store(hs.GetCommit())
