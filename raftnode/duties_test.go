@@ -313,3 +313,42 @@ func stateOf(kr *keyring.Keyring, id keyring.ID) keyring.State {
 	}
 	return 0
 }
+
+// The anchor of a new keyring generation must not come between the anchor and
+// the cut that rests on it, nor take the generation back.
+func TestAnchorsOfRotationAndCutDoNotOvertakeEachOther(t *testing.T) {
+	m := openMember(t, vfs.NewMem(), 1).start(func(o *Options) { o.SnapshotCount, o.CatchUpEntries = 1, 1 }).awaitReady()
+	defer m.stop()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !stop.Load() {
+			if _, err := m.keyring.Rotate(); err != nil {
+				t.Error(err)
+				return
+			}
+			generation := m.keyring.Generation()
+			if err := m.node.recordKeyring(); err != nil {
+				t.Error(err)
+				return
+			}
+			for range 3 {
+				if a, _ := m.journal.Anchor(); a.KeyringGeneration < generation {
+					t.Errorf("the journal records generation %d, after %d", a.KeyringGeneration, generation)
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	for i := range 3000 {
+		if _, err := m.tryPut(context.Background(), "k", fmt.Sprint(i)); err != nil {
+			t.Fatalf("%v, as %v", err, m.node.Err())
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	if err := m.node.Err(); err != nil {
+		t.Fatal(err)
+	}
+}

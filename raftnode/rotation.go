@@ -109,6 +109,8 @@ func (r *rotator) old() []keyring.ID {
 // recordKeyring notes the keyring's generation in the journal, if it is new: an
 // older keyring is refused from then on.
 func (n *Node) recordKeyring() error {
+	n.trimmer.anchoring.Lock()
+	defer n.trimmer.anchoring.Unlock()
 	if a, ok := n.o.Journal.Anchor(); ok && a.KeyringGeneration == n.o.Keyring.Generation() {
 		return nil
 	}

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -18,6 +19,10 @@ type trimmer struct {
 
 	bytes   atomic.Int64  // of entries applied since the last flush
 	flushed atomic.Uint64 // the applied index at the last flush
+
+	// anchoring is held from taking an anchor to writing it, and the cut that
+	// rests on it: an older one must not come between, nor be the last.
+	anchoring sync.Mutex
 }
 
 func newTrimmer(n *Node, applied uint64) *trimmer {
@@ -79,6 +84,8 @@ func (t *trimmer) trim() error {
 // store that is older than this one is refused, as the journal could not make
 // up for what it lacks.
 func (n *Node) cut(index uint64) error {
+	n.trimmer.anchoring.Lock()
+	defer n.trimmer.anchoring.Unlock()
 	durable, err := n.o.Store.DB().DurableApplied()
 	if err != nil {
 		return err
