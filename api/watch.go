@@ -30,7 +30,7 @@ func (s watchServer) Watch(stream pb.Watch_WatchServer) error {
 	ws := s.store.Hub().NewStream()
 	defer ws.Close()
 	go func() {
-		if err := s.receiveWatches(stream, ws); err != nil {
+		if err := s.receiveWatches(ctx, stream, ws); err != nil {
 			s.streamFailed(stream.Context(), "receive", "watch", err)
 			cancel(err)
 		}
@@ -46,9 +46,13 @@ func (s watchServer) Watch(stream pb.Watch_WatchServer) error {
 	return err
 }
 
-// receiveWatches takes in requests until the client has no more, which is no error, or the stream fails.
-func (s watchServer) receiveWatches(stream pb.Watch_WatchServer, ws *watch.Stream) error {
+// receiveWatches takes in requests until the client has no more, which is no error, or the stream fails. While too many
+// answers wait for the client to read them it takes in none, so that the client will have to wait too.
+func (s watchServer) receiveWatches(ctx context.Context, stream pb.Watch_WatchServer, ws *watch.Stream) error {
 	for {
+		if err := ws.Room(ctx); err != nil {
+			return nil // the stream has ended
+		}
 		r, err := stream.Recv()
 		if err == io.EOF {
 			return nil

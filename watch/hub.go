@@ -181,6 +181,7 @@ func (h *Hub) NewStream() *Stream {
 		hub:      h,
 		watchers: make(map[int64]*watcher),
 		wake:     make(chan struct{}, 1),
+		room:     make(chan struct{}, 1),
 		// Clients that start together should not be notified together.
 		ticker: time.NewTicker(interval + rand.N(interval/10+1)),
 	}

@@ -115,6 +115,47 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	}
 }
 
+func TestRequestsWaitWhileTheClientDoesNotReadTheAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStore(t)
+		defer st.close()
+		hub := New(st.db, Options{})
+		defer hub.Close()
+		s := hub.NewStream()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		taken := 0
+		var err error
+		go func() {
+			for range 3 * maxControl {
+				if err = s.Room(ctx); err != nil {
+					return
+				}
+				s.Refuse("")
+				taken++
+			}
+		}()
+		for want := maxControl; want <= maxControl+2; want++ {
+			synctest.Wait()
+			if taken != want {
+				t.Fatalf("%d requests were taken in, want %d", taken, want)
+			}
+			if r, err := s.Next(ctx); r == nil || err != nil {
+				t.Fatal(r, err)
+			}
+		}
+		cancel()
+		if synctest.Wait(); err != context.Canceled {
+			t.Errorf("waiting ended with %v", err)
+		}
+		s.Refuse("")
+		s.Close()
+		if err := s.Room(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatIsPublishedWhileAWatcherCatchesUpComesAfterwards(t *testing.T) {
 	st := newStore(t)
 	defer st.close()

@@ -62,7 +62,9 @@ func (s *Stream) take() (*Response, *watcher, []queued, error) {
 	}
 	if len(s.control) > 0 {
 		r := s.control[0]
+		s.control[0] = nil
 		s.control = s.control[1:]
+		s.signalRoom()
 		return r, nil, nil, nil
 	}
 	for len(s.ready) > 0 {

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 type Stream struct {
 	hub    *Hub
 	wake   chan struct{} // one signal that Next has something to look at
+	room   chan struct{} // one signal that there is less in control; see Room
 	ticker *time.Ticker  // progress interval; read by Next only
 
 	mu       sync.Mutex
@@ -72,6 +74,28 @@ type queued struct {
 // entryBytes is charged for every delivery, beside what its events take,
 // which is charged once if several watchers in a row get the same.
 const entryBytes = 128
+
+// maxControl bounds the answers to requests that wait, if the caller asks Room.
+const maxControl = 64
+
+// Room returns when few enough answers wait for another request to be taken
+// in: a client that does not read must not have the stream collect answers
+// without end. The error is that of ctx. It is for one goroutine.
+func (s *Stream) Room(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		ok := s.closed || len(s.control) < maxControl
+		s.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-s.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // Watch creates a watcher. The stream answers by a response with Created set,
 // and Canceled too if the request cannot be fulfilled, for the reasons for
@@ -179,6 +203,7 @@ func (s *Stream) Close() {
 	s.closed = true
 	s.watchers, s.control, s.ready = nil, nil, nil
 	s.signal()
+	s.signalRoom()
 }
 
 // end takes a watcher out of everything but the map of the stream. Both locks
@@ -281,6 +306,13 @@ func (s *Stream) sayCompacted(w *watcher, compact int64) {
 func (s *Stream) signal() {
 	select {
 	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Stream) signalRoom() {
+	select {
+	case s.room <- struct{}{}:
 	default:
 	}
 }
