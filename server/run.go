@@ -67,18 +67,31 @@ func Run(c *config.Config, build Build, log *zap.Logger) error {
 				os.Exit(1)
 			}()
 			notify(log, daemon.SdNotifyStopping)
-			return stop(s, log)
+			return stop(s.Close, log)
 		case err := <-s.Failed():
-			return errors.Join(err, stop(s, log))
+			return errors.Join(err, stop(s.Close, log))
 		}
 	}
 }
 
-func stop(s *Server, log *zap.Logger) error {
+// stopGrace is how much longer than stopTimeout a close may take that knows of the timeout.
+const stopGrace = 100 * time.Millisecond
+
+// stop closes the member. What is not closed in time, as a flush or a compaction of a large store goes on, ends with the
+// process: the next start goes on from the journal, as after a crash.
+func stop(closeMember func(context.Context) error, log *zap.Logger) error {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if err := s.Close(ctx); err != nil {
+	closed := make(chan error, 1)
+	go func() { closed <- closeMember(ctx) }()
+	var err error
+	select {
+	case err = <-closed:
+	case <-time.After(stopTimeout + stopGrace):
+		err = errors.New("the store or the journal is still at work")
+	}
+	if err != nil {
 		// The data is safe in any case; but a disk that fails on close will fail again.
 		log.Warn("closing was not complete", zap.Error(err))
 	}

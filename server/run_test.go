@@ -1,11 +1,25 @@
 package server
 
 import (
+	"context"
 	"io/fs"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 )
+
+func TestAProcessEndsInTimeWhateverClosingTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := make(chan struct{})
+		defer close(disk)
+		begun := time.Now()
+		require.NoError(t, stop(func(context.Context) error { <-disk; return nil }, zap.NewNop()))
+		require.Less(t, time.Since(begun), 1500*time.Millisecond)
+	})
+}
 
 func TestTheSmallestMemoryLimitOfTheControlGroupsCounts(t *testing.T) {
 	for name, tt := range map[string]struct {
