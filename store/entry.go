@@ -12,9 +12,8 @@ type Entry struct {
 	// order of the log without gaps.
 	Raft *raftpb.Entry
 	// Commands are the requests encoded in Raft.Data, where the proposer
-	// still has them at hand; with nil, Apply decodes Raft.Data. Apply keeps
-	// references to their keys and values; the caller must not change them
-	// afterwards.
+	// still has them at hand; with nil, Apply decodes Raft.Data. They are not
+	// changed, and not used after Apply has returned.
 	Commands []*pb.InternalRaftRequest
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -13,8 +14,8 @@ import (
 // kvTxn is one request's reading and writing of keys inside a batch.
 //
 // What a request may be refused for is checked before its first write. After
-// that only the disk can fail, which ends the member: such errors are not
-// returned but kept in the batch, which Apply looks at after every request.
+// that only the disk can fail, which ends the member: such errors are kept in
+// the batch, which Apply looks at after every request.
 type kvTxn struct {
 	*mvcc.Txn
 	b     *batch
@@ -36,13 +37,20 @@ func (t *kvTxn) revision() int64 {
 // CompactRevision is part of reader.
 func (t *kvTxn) CompactRevision() int64 { return t.b.mv.CompactRevision() }
 
+// Range is part of reader. Of its errors only those about revisions are the
+// request's own. Any other is this member's alone, which must not go on as if
+// the request had failed everywhere.
+func (t *kvTxn) Range(ctx context.Context, key, end []byte, o mvcc.RangeOptions) (mvcc.RangeResult, error) {
+	res, err := t.Txn.Range(ctx, key, end, o)
+	if err != nil && !errors.Is(err, mvcc.ErrCompacted) && !errors.Is(err, mvcc.ErrFutureRevision) {
+		t.b.fail(err)
+	}
+	return res, err
+}
+
 // rangeKVs reads a whole range at the present state.
 func (t *kvTxn) rangeKVs(key, end []byte) []*mvccpb.KeyValue {
-	res, err := t.Range(context.Background(), key, end, mvcc.RangeOptions{})
-	if err != nil {
-		t.b.fail(err)
-		return nil
-	}
+	res, _ := t.Range(context.Background(), key, end, mvcc.RangeOptions{})
 	return res.KVs
 }
 

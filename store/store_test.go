@@ -28,7 +28,11 @@ type member struct {
 func newMember(t testing.TB) *member {
 	m := &member{t: t, fs: vfs.NewMem()}
 	m.open()
-	t.Cleanup(func() { m.store.Close() })
+	t.Cleanup(func() {
+		if m.store != nil {
+			m.store.Close()
+		}
+	})
 	return m
 }
 

@@ -57,9 +57,9 @@ func (m *member) export() []byte {
 }
 
 // from makes a member of a store that was made of an export.
-func from(t *testing.T, make func(Options) (*Store, error)) *member {
+func from(t *testing.T, open func(Options) (*Store, error)) *member {
 	m := &member{t: t, fs: vfs.NewMem()}
-	s, err := make(m.options())
+	s, err := open(m.options())
 	if err != nil {
 		t.Fatal(err)
 	}

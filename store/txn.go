@@ -178,7 +178,7 @@ func (t *kvTxn) run(p *plan) *pb.TxnResponse {
 		case *pb.RequestOp_RequestRange:
 			rr, err := executeRange(context.Background(), t, o.RequestRange, t.revision())
 			if err != nil {
-				t.b.fail(err)
+				t.b.fail(err) // its revision has been checked
 			}
 			r.Response = &pb.ResponseOp_ResponseRange{ResponseRange: rr}
 		case *pb.RequestOp_RequestPut:
