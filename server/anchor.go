@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferkv/coffer/journal"
 	"github.com/cofferkv/coffer/mvcc"
+	"github.com/cofferkv/coffer/seal"
 )
 
 // firstAnchor makes the journal's first frame, before there is a database: from then on a database without a journal is
@@ -16,6 +17,13 @@ import (
 func (s *Server) firstAnchor() error {
 	if _, ok := s.journal.Anchor(); ok || s.journal.LastIndex() > 0 || s.journal.HardState() != nil {
 		return nil
+	}
+	db := s.dir.file(dbName)
+	if full, err := holdsFiles(db); err != nil {
+		return err
+	} else if full {
+		return fmt.Errorf("%s has a database, but the journal in %s has nothing in it: it was removed or replaced. "+
+			"Put the whole directory back from a copy, or restore a snapshot into another directory. Nothing has been changed", db, s.dir.journal)
 	}
 	return s.journal.WriteAnchor(journal.Anchor{KeyringGeneration: s.keyring.Generation()})
 }
@@ -58,18 +66,31 @@ func (s *Server) checkAnchor() error {
 		if err := s.fs.CheckTail(s.fs.PathJoin(dir, current), a.Tail); err != nil {
 			return err
 		}
-	default:
-		// A newer MANIFEST begins with all that the recorded one had. It may have been begun just before a crash; or
-		// the journal is older than the database, which has then applied what the journal does not have yet.
-		applied, err := mvcc.DurableAppliedIn(mvcc.Options{FS: s.fs, Dir: dir, Logger: s.log})
-		if err != nil {
-			return err
-		}
-		if last := s.journal.LastIndex(); applied > last {
-			return fmt.Errorf("the database in %s has applied entry %d, but the journal in %s ends with entry %d: %s", dir, applied, s.dir.journal, last, remedy)
-		}
+	}
+	// A newer MANIFEST begins with all that the recorded one had, unless it was cut; and it may have been begun just
+	// before a crash. Whichever it is, if the journal is older than the database, the database has applied what the
+	// journal does not have yet.
+	applied, err := mvcc.DurableAppliedIn(mvcc.Options{FS: s.fs, Dir: dir, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	if applied < a.DurableApplied {
+		return fmt.Errorf("the database in %s has applied entry %d, but the journal in %s has recorded that it had applied entry %d: %s", dir, applied, s.dir.journal, a.DurableApplied, remedy)
+	}
+	if last := s.journal.LastIndex(); applied > last {
+		return fmt.Errorf("the database in %s has applied entry %d, but the journal in %s ends with entry %d: %s", dir, applied, s.dir.journal, last, remedy)
 	}
 	return nil
+}
+
+// anchorOf describes a finished database that is not open, in which the given index is applied.
+func anchorOf(fs *seal.FS, dir string, applied, generation uint64) (journal.Anchor, error) {
+	name, err := currentManifest(fs.List, dir)
+	if err != nil {
+		return journal.Anchor{}, err
+	}
+	tail, err := fs.LogTail(fs.PathJoin(dir, name))
+	return journal.Anchor{Manifest: name, Tail: tail, DurableApplied: applied, KeyringGeneration: generation}, err
 }
 
 // currentManifest returns the name of the MANIFEST that Pebble would open: the one that its newest marker names.

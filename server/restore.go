@@ -125,7 +125,12 @@ func (r *restoration) make(ctx context.Context, kek *kms.KEK, f *founders, conte
 	if err != nil {
 		return err
 	}
-	return errors.Join(j.Reset(store.RestoredIndex, store.RestoredTerm), j.Close())
+	// The journal does not hold what the database does: without an anchor a database that was cut would pass for a new one.
+	a, err := anchorOf(sealed, filepath.Join(data, dbName), store.RestoredIndex, kr.Generation())
+	if err != nil {
+		return errors.Join(err, j.Close())
+	}
+	return errors.Join(j.WriteAnchor(a), j.Reset(store.RestoredIndex, store.RestoredTerm), j.Close())
 }
 
 // appear gives the directories their names: the data directory last, since it is the one that a member looks for.

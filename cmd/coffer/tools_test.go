@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,10 +128,33 @@ func TestASnapshotIsSavedShownVerifiedAndRestored(t *testing.T) {
 	require.Empty(t, names, "nothing is left of a restore that failed")
 	require.NoError(t, os.WriteFile(again.kek(), []byte(strings.Repeat("\x07", 32)), 0o600))
 	require.NoError(t, restore(snapshot, again.data(), "--bump-revision=1000", "--mark-compacted", "--wal-dir="+filepath.Join(again.path, "wal")))
+	refuseCutManifest(t, f, func(data string) error { return restore(snapshot, data) })
 	p = again.serve("--wal-dir=" + filepath.Join(again.path, "wal"))
 	resp, err := dial(t, p.address()).Get(ctx, "key")
 	require.NoError(t, err)
 	require.Equal(t, "s3cret-value", string(resp.Kvs[0].Value))
 	require.EqualValues(t, 1011, resp.Header.Revision)
 	require.EqualValues(t, 10, resp.Kvs[0].Version)
+}
+
+// refuseCutManifest cuts the MANIFEST of a restored database between two frames, before the first start.
+func refuseCutManifest(t *testing.T, f folder, restore func(data string) error) {
+	cut := folder{t, t.TempDir()}
+	kek, err := os.ReadFile(f.kek())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(cut.kek(), kek, 0o600))
+	require.NoError(t, restore(cut.data()))
+	manifests, err := filepath.Glob(filepath.Join(cut.data(), "db", "MANIFEST-*"))
+	require.NoError(t, err)
+	newest := manifests[len(manifests)-1]
+	text, err := os.ReadFile(newest)
+	require.NoError(t, err)
+	frame := int(binary.LittleEndian.Uint32(text[512:])) + 32
+	require.Less(t, 512+frame, len(text))
+	require.NoError(t, os.Truncate(newest, int64(512+frame)))
+	before := cut.files()
+	p := cut.serve()
+	require.NotZero(t, p.wait())
+	require.Contains(t, p.log(), filepath.Base(newest))
+	require.Equal(t, before, cut.files(), "a refused start changes nothing")
 }

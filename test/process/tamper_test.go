@@ -241,6 +241,14 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 			os.RemoveAll(filepath.Join(m.data, "journal"))
 			return "journal"
 		}},
+		{"no journal, and a file in its place", func(t *testing.T) string {
+			os.RemoveAll(filepath.Join(m.data, "journal"))
+			if err := os.Mkdir(filepath.Join(m.data, "journal"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			move(t, filepath.Join(original, "LOCK"), filepath.Join(m.data, "journal", "note"))
+			return "journal"
+		}},
 		{"no database", func(t *testing.T) string {
 			os.RemoveAll(filepath.Join(m.data, "db"))
 			return "db"
