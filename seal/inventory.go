@@ -132,35 +132,42 @@ func (fs *FS) isUnfinished(path string) bool {
 // are left out: nothing in them is sealed.
 func (fs *FS) walkSealed(dir string, visit func(path string, hdr header, size int64) error) error {
 	return fs.walk(dir, func(path string, info vfs.FileInfo) error {
-		base := fs.base.PathBase(path)
-		if base == "LOCK" || base == "KEYRING" || base == "KEYRING.tmp" {
-			return nil
-		}
-		file, err := fs.base.Open(path)
-		if oserror.IsNotExist(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		b := make([]byte, headerSize)
-		if n, err := file.ReadAt(b, 0); n < headerSize {
-			if err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("read the header of %s: %w", path, err)
-			}
-			return nil
-		}
-		if lastNonZero(b) == 0 {
-			return nil
-		}
-		hdr, _, err := fs.openHeader(path, b)
-		if errors.Is(err, keyring.ErrUnknownKey) {
-			hdr, err = parseHeader(b)
-		}
-		if err != nil {
+		hdr, ok, err := fs.headerAt(path)
+		if err != nil || !ok {
 			return err
 		}
 		return visit(path, hdr, info.Size())
 	})
+}
+
+// headerAt returns the header of the file at path, as walkSealed has it, and
+// whether there is one.
+func (fs *FS) headerAt(path string) (hdr header, ok bool, err error) {
+	base := fs.base.PathBase(path)
+	if base == "LOCK" || base == "KEYRING" || base == "KEYRING.tmp" {
+		return hdr, false, nil
+	}
+	file, err := fs.base.Open(path)
+	if oserror.IsNotExist(err) {
+		return hdr, false, nil
+	}
+	if err != nil {
+		return hdr, false, err
+	}
+	defer file.Close()
+	b := make([]byte, headerSize)
+	if n, err := file.ReadAt(b, 0); n < headerSize {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return hdr, false, fmt.Errorf("read the header of %s: %w", path, err)
+		}
+		return hdr, false, nil
+	}
+	if lastNonZero(b) == 0 {
+		return hdr, false, nil
+	}
+	hdr, _, err = fs.openHeader(path, b)
+	if errors.Is(err, keyring.ErrUnknownKey) {
+		hdr, err = parseHeader(b)
+	}
+	return hdr, err == nil, err
 }

@@ -450,6 +450,9 @@ func (fs *FS) walk(dir string, visit func(path string, info vfs.FileInfo) error)
 		return err
 	}
 	for _, name := range names {
+		if name == "lost+found" {
+			continue // the disk's own, which only root can read
+		}
 		path := fs.base.PathJoin(dir, name)
 		info, err := fs.base.Stat(path)
 		switch {

@@ -494,11 +494,15 @@ func (fs *FS) ResealAll(ctx context.Context, limit *rate.Limiter, dirs ...string
 	active := fs.kr.Active()
 	var errs []error
 	for _, dir := range dirs {
-		err := fs.walkSealed(dir, func(path string, hdr header, _ int64) error {
-			if hdr.key == active || fs.isUnfinished(path) {
+		err := fs.walk(dir, func(path string, _ vfs.FileInfo) error {
+			if fs.isUnfinished(path) {
 				return nil
 			}
-			if err := fs.Reseal(ctx, path, limit); err != nil && !oserror.IsNotExist(err) {
+			hdr, ok, err := fs.headerAt(path)
+			if ok && hdr.key != active {
+				err = fs.Reseal(ctx, path, limit)
+			}
+			if err != nil && !oserror.IsNotExist(err) {
 				errs = append(errs, err)
 			}
 			return ctx.Err()

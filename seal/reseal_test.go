@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -609,4 +610,20 @@ func TestRemoveUnfinishedLeavesAloneWhatIsBeingMade(t *testing.T) {
 		}
 		must(t, fs.Remove(name))
 	}
+}
+
+func TestResealAllGoesOnPastAStrangersFile(t *testing.T) {
+	fs, base := newTestFS(t)
+	write(t, fs, "db/000001.sst", random(1, 1000))
+	setRaw(t, base, "db/0.txt", random(2, 1000))
+	must(t, base.MkdirAll("db/lost+found", 0o700))
+	setRaw(t, base, "db/lost+found/#12", random(3, 1000))
+	write(t, fs, "db/000002.sst", random(4, 1000))
+	must(t, second(fs.kr.Rotate()))
+	err := fs.ResealAll(t.Context(), nil, "db")
+	if err == nil || strings.Count(err.Error(), "seal:") != 1 || !strings.Contains(err.Error(), "0.txt") {
+		t.Fatalf("got error %v, want one about 0.txt", err)
+	}
+	must(t, base.Remove("db/0.txt"))
+	wantOnlyActive(t, fs, "db")
 }
