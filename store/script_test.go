@@ -306,13 +306,7 @@ func (a *args) rangeRequest() *pb.RangeRequest {
 	return r
 }
 
-// format prints a response for the scripts.
-func format(m any) string {
-	var b strings.Builder
-	formatTo(&b, "", m)
-	return b.String()
-}
-
+// formatTo prints a response for the scripts.
 func formatTo(b *strings.Builder, indent string, m any) {
 	switch r := m.(type) {
 	case *pb.PutResponse:

@@ -37,15 +37,3 @@ func ask(ctx context.Context, s *side, r request) outcome {
 	resp, err := s.call(ctx, request{message: proto.Clone(r.message), stream: r.stream})
 	return outcome{resp, err}
 }
-
-// difference says where two servers part.
-type difference struct {
-	step int
-	what string
-	a, b fmt.Stringer
-	left *side
-}
-
-func (d *difference) Error() string {
-	return fmt.Sprintf("step %d: %s\n  %v\n  %v", d.step, d.what, d.a, d.b)
-}
