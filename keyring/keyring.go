@@ -234,6 +234,18 @@ func (kr *Keyring) Rotate() (ID, error) {
 	return id, nil
 }
 
+// Begun raises the generation of a keyring that was never changed: a keyring in
+// its first generation is one whose member has not begun to serve.
+func (kr *Keyring) Begun() error {
+	if kr.Generation() > 1 {
+		return nil
+	}
+	if err := kr.change(func(*state) error { return nil }); err != nil {
+		return fmt.Errorf("keyring: record that the member has begun: %w", err)
+	}
+	return nil
+}
+
 // Remove ends a decrypt-only key: it leaves the keyring, on the disk first, and
 // its memory is wiped. The caller must know that no file and no open handle is
 // under the key; what is sealed under it can never be read again.

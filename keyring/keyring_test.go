@@ -480,3 +480,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestBegunLeavesTheFirstGenerationOnce(t *testing.T) {
+	kek := newKEK(t)
+	kr, fs := newKeyring(t, kek)
+	active := kr.Active()
+	must(t, kr.Begun())
+	must(t, kr.Begun())
+	if again := reopen(t, fs, kek); again.Generation() != 2 || kr.Generation() != 2 || again.Active() != active {
+		t.Fatalf("generation %d, and %d on the disk", kr.Generation(), again.Generation())
+	}
+}

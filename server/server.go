@@ -249,7 +249,11 @@ func (s *Server) startNode() error {
 		BallastPath: s.dir.file(ballastName), BallastBytes: ballast,
 		Logger: s.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// From now on a directory with nothing but its keyring is one whose journal and database were removed.
+	return s.keyring.Begun()
 }
 
 // logSettings writes the line that says with which settings the member runs.

@@ -62,7 +62,7 @@ func TestKeysAreRotated(t *testing.T) {
 	addr := p.address()
 	out, err := coffer(t, append([]string{"keys", "rotate"}, flags(addr)...)...)
 	require.NoError(t, err)
-	require.Contains(t, out, "is active (keyring generation 2)")
+	require.Contains(t, out, "is active (keyring generation 3)")
 	p.waitFor("removed a data key under which nothing is left")
 	out, err = coffer(t, append([]string{"keys", "list"}, flags(addr)...)...)
 	require.NoError(t, err)

@@ -249,6 +249,11 @@ func TestFilesPutInEachOthersPlaceAreRefused(t *testing.T) {
 			move(t, filepath.Join(original, "LOCK"), filepath.Join(m.data, "journal", "note"))
 			return "journal"
 		}},
+		{"nothing but the keyring", func(t *testing.T) string {
+			os.RemoveAll(filepath.Join(m.data, "journal"))
+			os.RemoveAll(filepath.Join(m.data, "db"))
+			return "keyring"
+		}},
 		{"no database", func(t *testing.T) string {
 			os.RemoveAll(filepath.Join(m.data, "db"))
 			return "db"
