@@ -29,7 +29,7 @@ func (a *API) gateway() http.Handler {
 		Marshaler: discreetJSON{&runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		}},
+		}, a.maxJSONBytes()},
 	}))
 	conn := newLocalConn(a)
 	ctx := context.Background() // the generated code ignores it
@@ -56,10 +56,13 @@ func (a *API) gateway() http.Handler {
 	)
 }
 
-// limitBodies bounds what a unary request may send before it is known to be too large; a message in JSON is longer than
-// on the wire, but not by that much. Streams go on for as long as they like.
+// maxJSONBytes bounds what is read of one message before it is known to be too large; in JSON it is longer than on the
+// wire, but not by that much.
+func (a *API) maxJSONBytes() int64 { return 4 * int64(a.maxMessageBytes()) }
+
+// limitBodies bounds what a unary request may send. Streams go on for as long as they like, message by message.
 func (a *API) limitBodies(next http.Handler) http.Handler {
-	limit := 4 * int64(a.maxMessageBytes())
+	limit := a.maxJSONBytes()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v3/watch" && r.URL.Path != "/v3/lease/keepalive" {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
@@ -69,13 +72,18 @@ func (a *API) limitBodies(next http.Handler) http.Handler {
 }
 
 // discreetJSON says of a message that is not JSON, or not of the expected form, where but not what it is: the gateway
-// logs the errors of its decoder, which otherwise quote the message.
-type discreetJSON struct{ runtime.Marshaler }
+// logs the errors of its decoder, which otherwise quote the message. It reads no message longer than limit, give or take
+// what the decoder reads ahead.
+type discreetJSON struct {
+	runtime.Marshaler
+	limit int64
+}
 
 func (m discreetJSON) NewDecoder(r io.Reader) runtime.Decoder {
 	body := &failingReader{r: r}
 	decoder := m.Marshaler.NewDecoder(body)
 	return runtime.DecoderFunc(func(v any) error {
+		body.left = m.limit
 		err := decoder.Decode(v)
 		switch {
 		case err == nil || err == io.EOF:
@@ -89,6 +97,8 @@ func (m discreetJSON) NewDecoder(r io.Reader) runtime.Decoder {
 		}
 	})
 }
+
+var errMessageTooLong error = &http.MaxBytesError{} // what net/http says of a body
 
 // placeOf returns where the decoder met an error, if it says so.
 func placeOf(err error) string {
@@ -104,14 +114,20 @@ func placeOf(err error) string {
 
 var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`)
 
-// failingReader remembers the error that ended it.
+// failingReader remembers the error that ended it, if only that there is nothing left to be read.
 type failingReader struct {
-	r   io.Reader
-	err error
+	r    io.Reader
+	left int64
+	err  error
 }
 
 func (f *failingReader) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
+	if f.left <= 0 {
+		f.err = errMessageTooLong
+		return 0, f.err
+	}
+	n, err := f.r.Read(p[:min(int64(len(p)), f.left)])
+	f.left -= int64(n)
 	if err != nil {
 		f.err = err
 	}

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/gorilla/websocket"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -96,6 +99,32 @@ func TestTheGatewayRefusesWhatGRPCWouldNotReceive(t *testing.T) {
 	if status != http.StatusBadRequest || !strings.Contains(body, "request body too large") {
 		t.Errorf("a body far too large: status %d: %s", status, body)
 	}
+}
+
+func TestTheGatewayReadsNoMessageOfAStreamWithoutEnd(t *testing.T) {
+	endless := io.MultiReader(strings.NewReader(`{"create_request":{"key":"`), io.LimitReader(letters{}, 1<<30))
+	err := discreetJSON{&runtime.JSONPb{}, 4000}.NewDecoder(endless).Decode(&pb.WatchRequest{})
+	if err != errMessageTooLong {
+		t.Error(err)
+	}
+
+	// The bound is one of messages, not of streams.
+	request := `{"create_request":{"key":"` + b64("k") + `"}}` + strings.Repeat(" ", 1000)
+	decoder := discreetJSON{&runtime.JSONPb{}, 4000}.NewDecoder(strings.NewReader(strings.Repeat(request, 20)))
+	for i := range 20 {
+		if err := decoder.Decode(&pb.WatchRequest{}); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+}
+
+type letters struct{}
+
+func (letters) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+	}
+	return len(p), nil
 }
 
 func TestTheGatewayStreamsOverHTTP(t *testing.T) {
