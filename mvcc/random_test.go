@@ -303,7 +303,6 @@ func (h *story) compareView(v *View, m *model) {
 		o.Match = func(k []byte) bool { return k[0] == 'a' || k[0] == 'c' }
 	}
 	o.MaxBytes = h.rnd.IntN(3) * 50
-	var got []string
 	for from <= to {
 		events, next, err := v.Events(context.Background(), from, to, o)
 		if from < m.compact {
@@ -313,7 +312,6 @@ func (h *story) compareView(v *View, m *model) {
 		require.NoError(h.t, err)
 		require.Greater(h.t, next, from)
 		require.Equal(h.t, m.events(from, min(to, next-1), o.Match), h.lines(events, v))
-		got = append(got, h.lines(events, v)...)
 		if next > v.Revision() {
 			break
 		}

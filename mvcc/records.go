@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"math/bits"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
@@ -20,8 +19,6 @@ const (
 )
 
 var errRecord = errors.New("mvcc: malformed record")
-
-func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // appendMessage appends a KeyValue in wire encoding: fields ascending, those that are zero left out, exactly as the
 // protobuf library does it, because HashKV covers these bytes and clients are sent them.
@@ -125,9 +122,6 @@ func appendChange(dst []byte, c *change, main int64) []byte {
 	}
 	return append(dst, c.key...)
 }
-
-// maxChangeLen is an upper bound of what appendChange appends beside the key.
-const maxChangeLen = 1 + binary.MaxVarintLen64 + binary.MaxVarintLen32 + 4 + binary.MaxVarintLen32
 
 // decodeChange parses the record of a change of revision main. The key shares memory with b.
 func decodeChange(b []byte, main int64) (c change, err error) {

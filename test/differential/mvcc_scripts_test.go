@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/pkg/v3/traceutil"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage/backend"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -62,7 +63,7 @@ func (s *etcdScript) run(t *testing.T, d *datadriven.TestData) string {
 	case "batch":
 		s.batch(&out, d.Input)
 	case "range":
-		tx := s.store.Read(mvcc.ConcurrentReadTxMode, nil)
+		tx := s.store.Read(mvcc.ConcurrentReadTxMode, traceutil.TODO())
 		s.rangeKeys(&out, tx, args)
 		tx.End()
 	case "hash":
@@ -98,7 +99,7 @@ func (s *etcdScript) batch(out *strings.Builder, input string) {
 		f := strings.Fields(line)
 		switch args := f[1:]; f[0] {
 		case "txn":
-			tx = s.store.Write(nil)
+			tx = s.store.Write(traceutil.TODO())
 		case "end":
 			rev := tx.Rev()
 			if len(tx.Changes()) > 0 {
@@ -134,7 +135,7 @@ func (s *etcdScript) batch(out *strings.Builder, input string) {
 		case "range":
 			s.rangeKeys(out, tx, args)
 		case "compact":
-			removed, err := s.store.Compact(nil, s.number(args[0]))
+			removed, err := s.store.Compact(traceutil.TODO(), s.number(args[0]))
 			if err != nil {
 				fmt.Fprintln(out, err)
 			} else {
