@@ -11,10 +11,6 @@ type keySet struct {
 
 const smallSet = 8
 
-func (s *keySet) len() int {
-	return len(s.small) + len(s.large)
-}
-
 func (s *keySet) add(key []byte) {
 	if s.large != nil {
 		if _, ok := s.large[string(key)]; !ok {

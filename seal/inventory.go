@@ -29,7 +29,7 @@ type Usage struct {
 func (fs *FS) Inventory(dirs ...string) ([]Usage, error) {
 	// Whatever appears from here on does so under a key that is active now.
 	fs.creating.Lock()
-	fs.creating.Unlock() //nolint:staticcheck // a barrier
+	fs.creating.Unlock() //lint:ignore SA2001 a barrier: whoever is creating is waited for
 
 	const tries = 10
 	for range tries {

@@ -344,7 +344,7 @@ func TestResealSurvivesAFailureAndACrashAtEveryPoint(t *testing.T) {
 			inj := errorfs.OnIndex(-1)
 			fs := New(errorfs.Wrap(base, inj), newTestKeyring(t), Options{})
 			content := random(1, 50_000)
-			check := func(fs *FS) { t.Helper() }
+			var check func(fs *FS)
 			var open io.Closer
 			switch {
 			case path == seg:
