@@ -18,10 +18,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/version"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/cofferkv/coffer/keyring"
+	"github.com/cofferkv/coffer/kms"
+	"github.com/cofferkv/coffer/store"
 )
 
 func dial(t *testing.T, addr string) *clientv3.Client {
@@ -425,11 +430,25 @@ func TestAKEKIsCreatedOnlyWhenAsked(t *testing.T) {
 }
 
 func TestAFirstStartThatWasCutShortIsBegunAgain(t *testing.T) {
+	f := newFolder(t)
+	kek, err := kms.Open("file:" + f.kek())
+	require.NoError(t, err)
+	defer kek.Close()
+	id := store.MemberID([]string{"http://127.0.0.1:2380"}, "etcd-cluster")
+	require.NoError(t, os.Mkdir(f.data(), 0o700))
+	kr, err := keyring.Create(vfs.Default, f.data("KEYRING"), keyring.Member{ClusterID: store.ClusterID([]uint64{id}), MemberID: id}, kek)
+	require.NoError(t, err)
+	kr.Close()
+	require.Contains(t, f.serve("--initial-cluster-token=other").fatal(), "give the settings of the first start")
+	f.serve().address()
+}
+
+func TestADirectoryOfWhichOnlyTheKeyringIsLeftIsRefused(t *testing.T) {
 	f := used(t)
 	for _, dir := range []string{"journal", "db"} {
 		require.NoError(t, os.RemoveAll(f.data(dir)))
 	}
-	f.serve().address()
+	require.Contains(t, f.serve().fatal(), "they were removed")
 }
 
 func TestMetricsHaveTheirOwnListener(t *testing.T) {
