@@ -47,11 +47,13 @@ func (s *httpServer) run() error {
 	return nil
 }
 
-// close lets requests under way end until ctx does.
-func (s *httpServer) close(ctx context.Context) {
+// close lets requests under way end until ctx does, and reports whether they have.
+func (s *httpServer) close(ctx context.Context) (idle bool) {
 	if err := s.server.Shutdown(ctx); err != nil {
 		_ = s.server.Close()
+		return false
 	}
+	return true
 }
 
 // debugWriter takes net/http's complaints about its clients.

@@ -150,9 +150,6 @@ func (s *Server) openState() error {
 	if err := s.checkCompleteness(); err != nil {
 		return err
 	}
-	if err := s.fs.RemoveUnfinished(s.dir.sealed()...); err != nil {
-		return err
-	}
 	var err error
 	s.journal, err = journal.Open(journal.Options{FS: s.fs, Dir: s.dir.journal, Logger: s.log})
 	if err != nil {
@@ -162,6 +159,10 @@ func (s *Server) openState() error {
 		return err
 	}
 	if err := s.checkAnchor(); err != nil {
+		return err
+	}
+	// Only now: a start that is refused changes nothing.
+	if err := s.fs.RemoveUnfinished(s.dir.sealed()...); err != nil {
 		return err
 	}
 	checkpoints := time.Duration(0)
@@ -309,14 +310,15 @@ func (s *Server) logSettings(member keyring.Member) {
 // Close ends the member in order: no new requests, streams closed, requests under way answered as far as they get in
 // time, leadership handed over, and everything closed. What ctx cuts short is cut off; nothing acknowledged is lost by it.
 func (s *Server) Close(ctx context.Context) error {
-	if s.serving != nil {
-		s.serving.close(ctx)
-	}
+	idle := s.serving == nil || s.serving.close(ctx)
 	if s.node != nil {
 		if err := s.node.Stop(ctx); err != nil {
 			return err // journal and store are still in use: the end of the process closes them
 		}
 		s.node = nil
+	}
+	if !idle {
+		return errors.New("requests are still reading from the store") // likewise
 	}
 	return s.release()
 }

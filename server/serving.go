@@ -52,7 +52,7 @@ func (s *Server) startServing() error {
 	sv := &serving{log: s.log, api: s.api, stopping: make(chan struct{})}
 	s.serving = sv
 
-	sv.grpc = grpc.NewServer(append(s.api.ServerOptions(), grpc.Creds(doneCredentials{}))...)
+	sv.grpc = grpc.NewServer(append(s.api.ServerOptions(), grpc.Creds(doneCredentials{}), grpc.WaitForHandlers(true))...)
 	s.api.Register(sv.grpc)
 	addr := s.sockets[0].Addr()
 	sv.grpcIn = newHandoff(addr)
@@ -191,8 +191,12 @@ func (sv *serving) isStopping() bool {
 	}
 }
 
-// close takes no more requests, ends streams, and gives the requests under way a while to end.
-func (sv *serving) close(ctx context.Context) {
+// abortTimeout is how long requests get to notice that their connection was cut.
+const abortTimeout = 200 * time.Millisecond
+
+// close takes no more requests, ends streams, and gives the requests under way a while to end. It reports whether all have:
+// while one has not, what it reads from may not be closed.
+func (sv *serving) close(ctx context.Context) (idle bool) {
 	sv.stopOnce.Do(func() { close(sv.stopping) })
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
@@ -205,13 +209,22 @@ func (sv *serving) close(ctx context.Context) {
 		sv.grpc.GracefulStop()
 		close(drained)
 	}()
+	idle = true
 	for _, h := range []*httpServer{sv.client, sv.peer, sv.metrics} {
-		h.close(ctx)
+		if !h.close(ctx) {
+			idle = false
+		}
 	}
 	select {
 	case <-drained:
 	case <-ctx.Done():
-		sv.grpc.Stop()
+		go sv.grpc.Stop() // waits for its handlers, as GracefulStop does
+		select {
+		case <-drained:
+		case <-time.After(abortTimeout):
+			return false
+		}
 	}
 	sv.running.Wait()
+	return idle
 }
