@@ -65,7 +65,24 @@ func (e *engine) Errorf(format string, args ...any) {
 	e.log.Error("storage engine", zap.String("message", fmt.Sprintf(format, args...)))
 }
 
-func (e *engine) Fatalf(format string, args ...any) { e.die(fmt.Errorf(format, args...)) }
+func (e *engine) Fatalf(format string, args ...any) {
+	err := engineError{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err.cause = cause
+		}
+	}
+	e.die(err)
+}
+
+// engineError is what the engine says before it dies, with the error that it names.
+type engineError struct {
+	text  string
+	cause error
+}
+
+func (e engineError) Error() string { return e.text }
+func (e engineError) Unwrap() error { return e.cause }
 
 // backgroundError decides what a failed flush or compaction means. The engine tries again: that helps when the disk is
 // full, and space is made. A disk that fails otherwise, or a file that does not open, will not heal: writes would
