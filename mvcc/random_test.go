@@ -296,6 +296,16 @@ func (h *story) compareView(v *View, m *model) {
 		meta, ok := v.Get(key)
 		h.requireMeta(m.get(key), meta, ok)
 	}
+	if rev := m.revision - h.rnd.Int64N(12); rev >= max(m.compact, 1) {
+		t, err := v.rebuild(context.Background(), rev)
+		require.NoError(h.t, err)
+		want := m.at(rev)
+		require.Equal(h.t, len(want), t.len())
+		for _, c := range want {
+			meta, ok := t.get(c.kv.Key)
+			h.requireMeta(&c, meta, ok)
+		}
+	}
 	from := m.revision - h.rnd.Int64N(12)
 	to := from + h.rnd.Int64N(12)
 	var o EventsOptions

@@ -30,7 +30,15 @@ func (v *View) Range(ctx context.Context, key, end []byte, o RangeOptions) (Rang
 		}
 		return res, err
 	}
-	if t, ok := v.db.trees.lookup(rev, v.tree); ok {
+	t, ok := v.db.trees.lookup(rev, v.tree)
+	if !ok && v.worthRebuilding(key, end, rev) {
+		if t, err = v.rebuild(ctx, rev); err != nil {
+			return RangeResult{}, err
+		}
+		v.db.trees.remember(rev, t)
+		ok = true
+	}
+	if ok {
 		return rd.current(ctx, t, key, end, o)
 	}
 	return rd.historical(ctx, key, end, rev, o)

@@ -1,8 +1,13 @@
 package mvcc
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"sync"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // remembered holds the trees of revisions at which clients go through a long range page by page, so that the next page
@@ -66,4 +71,61 @@ func (r *remembered) trim(current tree) {
 	}
 	clear(r.trees[len(kept):])
 	r.trees = kept
+}
+
+// rebuildCost is how many keys a walk over the range passes in the time in which one change is undone, or more.
+const rebuildCost = 30
+
+// worthRebuilding reports whether the index at an older revision is rebuilt sooner, by undoing what has changed since,
+// than the range is walked through. A client that pages through a long range at a revision of which this member has
+// no index, because it has restarted or another member answered the first page, comes back for the next page.
+func (v *View) worthRebuilding(key, end []byte, rev int64) bool {
+	if len(end) == 0 {
+		return false
+	}
+	n := v.tree.len() - v.tree.rank(key)
+	if !bytes.Equal(end, fromKey) {
+		n -= v.tree.len() - v.tree.rank(end)
+	}
+	return int64(n)/rebuildCost > v.revision-rev
+}
+
+// rebuild returns the index at a revision that the view may read.
+func (v *View) rebuild(ctx context.Context, rev int64) (tree, error) {
+	it, err := v.db.changesFrom(Rev{Main: rev + 1}, v.revision)
+	if err != nil {
+		return tree{}, err
+	}
+	defer it.close()
+	t := v.tree.edit()
+	undone := map[string]bool{}
+	for it.next() {
+		if err := ctx.Err(); err != nil {
+			return tree{}, err
+		}
+		c := &it.change
+		if undone[string(c.key)] {
+			continue // the first change tells what the key was before
+		}
+		undone[string(c.key)] = true
+		if c.prev == (Rev{}) {
+			t.delete(c.key)
+			continue
+		}
+		var kv mvccpb.KeyValue
+		raw, err := v.db.message(c.key, c.prev)
+		if err == nil {
+			err = decodeMessage(raw, &kv)
+		}
+		if err != nil {
+			return tree{}, v.db.readError(c.prev, err)
+		}
+		t.set(c.key, Meta{Create: kv.CreateRevision, Mod: c.prev, Version: kv.Version, Lease: kv.Lease})
+	}
+	if it.err != nil {
+		return tree{}, fmt.Errorf("mvcc: rebuild the index at revision %d: %w", rev, it.err)
+	}
+	// What the rebuilt nodes take is kept alive besides what the view's tree would.
+	t.copied = 2*v.tree.copied - t.copied
+	return t, nil
 }

@@ -217,3 +217,41 @@ func TestTreesAreRememberedForPagesAndForgottenWhenTheyCostTooMuch(t *testing.T)
 	_, ok = r.lookup(3, t1)
 	require.False(t, ok, "idle for too long")
 }
+
+func TestALongRangeAtAnOlderRevisionIsAnsweredFromARebuiltIndex(t *testing.T) {
+	db, err := Open(Options{FS: vfs.NewMem(), Dir: "db"})
+	require.NoError(t, err)
+	const keys = 2000
+	put := func(index uint64, from, to int) {
+		b := db.Begin()
+		for i := from; i < to; i++ {
+			tx := b.Txn()
+			tx.Put(fmt.Appendf(nil, "%05d", i), fmt.Append(nil, index), 0)
+			tx.End()
+		}
+		_, err := b.Commit(index, 1)
+		require.NoError(t, err)
+	}
+	put(1, 0, keys)
+	put(2, keys-5, keys+5)
+	v := db.View()
+	const rev = keys + 1
+	o := RangeOptions{Rev: rev, Limit: 10}
+	page := func(from int) RangeResult {
+		res, err := v.Range(context.Background(), fmt.Appendf(nil, "%05d", from), []byte{0}, o)
+		require.NoError(t, err)
+		require.EqualValues(t, keys-from, res.Count)
+		return res
+	}
+	page(keys - 20)
+	_, ok := db.trees.lookup(rev, v.tree)
+	require.False(t, ok, "a short range is walked through")
+	page(0)
+	_, ok = db.trees.lookup(rev, v.tree)
+	require.True(t, ok)
+	for _, kv := range page(keys - 8).KVs {
+		require.Equal(t, "1", string(kv.Value))
+	}
+	v.Close()
+	require.NoError(t, db.Close())
+}
