@@ -97,7 +97,14 @@ func (s *Server) openTLS() error {
 	return nil
 }
 
+// maxRequestBytes is the largest request that fits into a log entry, with what the entry says about it.
+const maxRequestBytes = journal.MaxEntry - 4096
+
 func (s *Server) openDataDir() error {
+	if s.c.MaxRequestBytes > maxRequestBytes {
+		return fmt.Errorf("--max-request-bytes=%d: a request of that size does not fit into an entry of the log, which takes %d bytes: give less",
+			s.c.MaxRequestBytes, maxRequestBytes)
+	}
 	if err := refuseKEKInside(s.c); err != nil {
 		return err
 	}

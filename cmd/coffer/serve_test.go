@@ -267,6 +267,9 @@ func TestBadInputIsRefusedWithItsRemedyAndChangesNothing(t *testing.T) {
 		"contradictory flags": {func(t *testing.T) (folder, []string) {
 			return newFolder(t), []string{"--election-timeout=100", "--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"}
 		}, []string{"greater than max version", "--election-timeout"}},
+		"requests larger than a log entry": {func(t *testing.T) (folder, []string) {
+			return newFolder(t), []string{"--max-request-bytes=20000000"}
+		}, []string{"--max-request-bytes=20000000", "give less"}},
 		"a name that is not in the cluster": {func(t *testing.T) (folder, []string) {
 			return newFolder(t), []string{"--initial-cluster=other=http://127.0.0.1:2380"}
 		}, []string{"couldn't find local name", "--name and --initial-cluster must agree"}},
