@@ -42,7 +42,7 @@ func openDataDir(c *config.Config) (*dataDir, error) {
 	if err := d.refuseEtcd(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
+	if err := makeDir(d.path); err != nil {
 		return nil, fmt.Errorf("create data directory %s: %w%s", d.path, err, permissionRemedy(err, d.path))
 	}
 	if err := d.takeLock(); err != nil {
@@ -53,6 +53,31 @@ func openDataDir(c *config.Config) (*dataDir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// makeDir makes a directory with its parents, so that it is still there after a power failure: what is synced inside
+// would be lost with it.
+func makeDir(path string) error {
+	var missing []string
+	for dir := path; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, dir)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range missing {
+		parent, err := os.Open(filepath.Dir(dir))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
