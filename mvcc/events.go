@@ -36,21 +36,32 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 	defer func() { err = errors.Join(err, it.close()) }()
 	size := 0
 	// cur is the revision at hand. Changes stand at their number in it; those that do not match or were compacted have no
-	// message.
+	// KV.
 	var cur Events
-	emit := func() {
+	emit := func() error {
 		if cur.Revision == v.compact {
 			// Of the compact revision, what a later change of the same transaction replaced is gone, removed yet or not.
 			for i := range cur.Events {
 				if r := cur.Events[i].replaced; r.Main == cur.Revision {
-					cur.Events[r.Sub].Raw = nil
+					cur.Events[r.Sub].KV = nil
 				}
 			}
 		}
-		matching := slices.DeleteFunc(cur.Events, func(e Event) bool { return e.Raw == nil })
-		if len(matching) > 0 {
-			events = append(events, Events{Revision: cur.Revision, Events: matching})
+		for i := range cur.Events {
+			e := &cur.Events[i]
+			if e.KV == nil {
+				continue
+			}
+			if err := v.db.fillEvent(e, Rev{cur.Revision, int32(i)}); err != nil {
+				return err
+			}
+			size += len(e.Raw)
 		}
+		cur.Events = slices.DeleteFunc(cur.Events, func(e Event) bool { return e.KV == nil })
+		if len(cur.Events) > 0 {
+			events = append(events, cur)
+		}
+		return nil
 	}
 	for n := 0; it.next(); n++ {
 		if n&255 == 0 && ctx.Err() != nil {
@@ -58,7 +69,9 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 		}
 		rev, c := it.rev, it.change
 		if rev.Main != cur.Revision {
-			emit()
+			if err := emit(); err != nil {
+				return nil, 0, err
+			}
 			if o.MaxBytes > 0 && size >= o.MaxBytes {
 				return events, rev.Main, nil
 			}
@@ -74,16 +87,14 @@ func (v *View) Events(ctx context.Context, from, to int64, o EventsOptions) (eve
 				e.Type = mvccpb.DELETE
 			}
 			e.prev = prevOf(cur.Events, e.KV.Key, e.replaced, rev.Main)
-			if err := v.db.fillEvent(&e, rev); err != nil {
-				return nil, 0, err
-			}
-			size += len(e.Raw)
 		}
 		cur.Events = append(cur.Events, e)
 	}
-	emit()
 	if it.err != nil {
 		return nil, 0, it.err
+	}
+	if err := emit(); err != nil {
+		return nil, 0, err
 	}
 	return events, to + 1, nil
 }
