@@ -15,6 +15,7 @@ import (
 
 func TestHealthEndpointsOfAHealthyMember(t *testing.T) {
 	m := startMember(t)
+	m.awaitClusterVersion(t)
 	for _, c := range []struct {
 		path   string
 		status int

@@ -23,6 +23,7 @@ import (
 
 func TestStatusTellsTheTruth(t *testing.T) {
 	m := startMember(t, func(o *memberOptions) { o.api.QuotaBytes = 12345678 })
+	m.awaitClusterVersion(t)
 	m.put(t, "k", strings.Repeat("v", 100<<10))
 	st, err := m.maintenance().Status(soon(t), &pb.StatusRequest{})
 	must(t, err)
@@ -81,6 +82,7 @@ func TestDefragmentReturnsAndServesMeanwhile(t *testing.T) {
 
 func TestADowngradeIsRecordedAndCalledOff(t *testing.T) {
 	m := startMember(t)
+	m.awaitClusterVersion(t)
 	do := func(a pb.DowngradeRequest_DowngradeAction, v string) (*pb.DowngradeResponse, error) {
 		return m.maintenance().Downgrade(soon(t), &pb.DowngradeRequest{Action: a, Version: v})
 	}

@@ -176,3 +176,16 @@ func (m *member) put(t testing.TB, key, value string) *pb.PutResponse {
 	must(t, err)
 	return resp
 }
+
+// awaitClusterVersion waits until the new cluster has a version, which its leader sets after the member is ready.
+func (m *member) awaitClusterVersion(t *testing.T) {
+	t.Helper()
+	ctx := soon(t)
+	for tick := time.NewTicker(time.Millisecond); m.store.ClusterVersion() == ""; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the cluster has no version")
+		}
+	}
+}
