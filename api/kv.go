@@ -149,6 +149,9 @@ func (s kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Com
 		if err := s.store.DB().WaitCompacted(ctx, r.Revision); err != nil {
 			return nil, toStatus(err)
 		}
+		if err := s.store.DB().Reclaim(ctx); err != nil {
+			return nil, toStatus(err)
+		}
 	}
 	// The header tells where the store is now, not where it was when the compaction was applied.
 	resp.Header = s.header()

@@ -114,6 +114,7 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 	// Those of changes up to finished are not in the store any more.
 	var removed, replaced []Rev
 	keys, deletedLast := 0, false // how many more keys there are than at the compact revision; a key was deleted last
+	var created map[string]bool   // keys that the last revision created
 	it, err := db.changesFrom(Rev{Main: max(h.finished+1, 0)}, h.revision)
 	if err != nil {
 		return 0, err
@@ -135,6 +136,12 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 			deletedLast = deletedLast || it.rev.Main == h.revision
 		case c.prev == Rev{}:
 			keys++
+			if it.rev.Main == h.revision {
+				if created == nil {
+					created = make(map[string]bool)
+				}
+				created[string(c.key)] = true
+			}
 		}
 		if c.prev != (Rev{}) && c.prev.Main <= h.compact {
 			replaced = append(replaced, c.prev)
@@ -142,6 +149,13 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 	}
 	if it.err != nil {
 		return 0, it.err
+	}
+	if deletedLast && len(created) > 0 {
+		n, err := db.recreated(h.revision, created)
+		if err != nil {
+			return 0, err
+		}
+		keys -= n
 	}
 	slices.SortFunc(removed, Rev.compare)
 	slices.SortFunc(replaced, Rev.compare)
@@ -182,6 +196,30 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 		sum = h.choose(kept, newest, keys, deletedLast)
 	}
 	return sum.crc, nil
+}
+
+// recreated counts the keys, out of some, that a revision deletes and that exist after it all the same. etcd counts these
+// among those that it has deleted.
+func (db *DB) recreated(rev int64, keys map[string]bool) (n int, err error) {
+	it, err := db.changesFrom(Rev{Main: rev}, rev)
+	if err != nil {
+		return 0, err
+	}
+	defer it.close()
+	deleted := make(map[string]bool)
+	exists := make(map[string]bool)
+	for it.next() {
+		if k := string(it.change.key); keys[k] {
+			deleted[k] = deleted[k] || it.change.tombstone
+			exists[k] = !it.change.tombstone
+		}
+	}
+	for k := range deleted {
+		if deleted[k] && exists[k] {
+			n++
+		}
+	}
+	return n, it.err
 }
 
 // choose returns what covers the changes up to the compact revision, given how many keys exist at the last revision. etcd

@@ -134,9 +134,6 @@ func (e *engine) options(o Options) *pebble.Options {
 			FlushEnd:      func(pebble.FlushInfo) { e.changed.Store(true) },
 			CompactionEnd: func(pebble.CompactionInfo) { e.changed.Store(true) },
 			TableDeleted:  func(pebble.TableDeleteInfo) { e.changed.Store(true) },
-			DiskSlow: func(i pebble.DiskSlowInfo) {
-				e.log.Warn("disk is slow", zap.String("path", i.Path), zap.Duration("took", i.Duration))
-			},
 			WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
 				e.log.Warn("writes wait for the storage engine", zap.String("reason", i.Reason))
 			},

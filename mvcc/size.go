@@ -16,15 +16,16 @@ func (db *DB) Size() (total, inUse int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if db.engine.changed.Swap(false) {
-		m := db.pebble.Metrics()
-		s.live, s.leftOver = 0, int64(m.Table.ObsoleteSize+m.Table.ZombieSize)
-		for i := range m.Levels {
-			s.live += m.Levels[i].TablesSize
-		}
+		// In this order, what is flushed in between counts twice for a moment, and is not overlooked.
 		if a, err := db.durable(); err == nil {
 			s.durableWritten = a.written
 		} else {
 			db.engine.changed.Store(true)
+		}
+		m := db.pebble.Metrics()
+		s.live, s.leftOver = 0, int64(m.Table.ObsoleteSize+m.Table.ZombieSize)
+		for i := range m.Levels {
+			s.live += m.Levels[i].TablesSize
 		}
 	}
 	inUse = s.live + int64(db.written.Load()-s.durableWritten)
