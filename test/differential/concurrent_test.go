@@ -111,7 +111,7 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 		if err := early.a.sync(highest(all)); err != nil {
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
-		end, err := replay(ctx, a, b, all, early.a.events[0], revision)
+		end, err := replay(ctx, a, b, all, early.watches[0].a.events, revision)
 		if err != nil {
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
@@ -120,7 +120,17 @@ func concurrently(ctx context.Context, a, b *side, seed uint64, phases, calls in
 			return fmt.Errorf("phase %d: %w", phase, err)
 		}
 
-		compacted = between(gens[0], compacted+1, revision)
+		// Not to what a transaction has made, see sequencer.transactions.
+		made := make(map[int64]bool)
+		for _, d := range all {
+			if _, ok := d.request.message.(*pb.TxnRequest); ok {
+				made[d.revision] = true
+			}
+		}
+		previous := compacted
+		for compacted = between(gens[0], previous+1, revision); made[compacted] && compacted > previous+1; {
+			compacted--
+		}
 		after := []request{
 			{message: &pb.CompactionRequest{Revision: compacted, Physical: true}},
 			{message: &pb.HashKVRequest{}},
@@ -299,14 +309,15 @@ func compareWatches(b *side, early *pair, late []*stream, requests []*pb.WatchCr
 		defer w.cancel()
 		r := proto.Clone(requests[i]).(*pb.WatchCreateRequest)
 		if r.StartRevision == 0 {
-			r.StartRevision = w.created[0].Header.Revision + 1
+			r.StartRevision = w.watches[0].created.Header.Revision + 1
 		}
 		v, err := newStream(b)
 		if err != nil {
 			return err
 		}
 		defer v.cancel()
-		if _, err := v.create(r); err != nil {
+		again, err := v.create(r)
+		if err != nil {
 			return err
 		}
 		if r.StartRevision <= revision {
@@ -314,7 +325,7 @@ func compareWatches(b *side, early *pair, late []*stream, requests []*pb.WatchCr
 				return err
 			}
 		}
-		if err := compareStories(r, w, 0, v, 0); err != nil {
+		if err := compareStories(r, w, w.watches[0], v, again); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,9 @@ func callOf(r *pb.InternalRaftRequest) request {
 		// Only when old versions are gone is the hash of a revision the same
 		// whenever it is asked for.
 		r.Compaction.Physical = true
+		// A compaction to revision 0 is possible once, and then HashKV answers
+		// what it remembers of it when it is asked for the current revision.
+		r.Compaction.Revision = max(r.Compaction.Revision, 1)
 		return request{message: r.Compaction}
 	case r.LeaseGrant != nil:
 		return request{message: r.LeaseGrant}

@@ -24,11 +24,17 @@ type stream struct {
 
 	mu       sync.Mutex
 	changed  *sync.Cond
-	created  []*pb.WatchResponse         // in their order, failures included
-	canceled map[int64]*pb.WatchResponse // by watch id
-	events   map[int64][]*mvccpb.Event   // by watch id
-	progress int64                       // the highest revision up to which everything was told
+	watches  []*watch         // in the order of their creation, failures included
+	byID     map[int64]*watch // the last of each id
+	progress int64            // the highest revision up to which everything was told
 	failure  error
+}
+
+// watch is what was told about one watch.
+type watch struct {
+	created  *pb.WatchResponse
+	canceled *pb.WatchResponse
+	events   []*mvccpb.Event
 }
 
 func newStream(s *side) (*stream, error) {
@@ -38,10 +44,7 @@ func newStream(s *side) (*stream, error) {
 		cancel()
 		return nil, err
 	}
-	w := &stream{
-		side: s, client: client, cancel: cancel,
-		canceled: make(map[int64]*pb.WatchResponse), events: make(map[int64][]*mvccpb.Event),
-	}
+	w := &stream{side: s, client: client, cancel: cancel, byID: make(map[int64]*watch)}
 	w.changed = sync.NewCond(&w.mu)
 	go w.receive()
 	return w, nil
@@ -65,11 +68,20 @@ func (w *stream) receive() {
 }
 
 func (w *stream) take(r *pb.WatchResponse) {
+	if r.Created {
+		n := &watch{created: r}
+		if r.Canceled {
+			n.canceled = r
+		} else {
+			w.byID[r.WatchId] = n
+		}
+		w.watches = append(w.watches, n)
+		return
+	}
+	t := w.byID[r.WatchId]
 	switch {
-	case r.Created:
-		w.created = append(w.created, r)
 	case r.Canceled:
-		w.canceled[r.WatchId] = r
+		t.canceled = r
 	case len(r.Events) == 0:
 		w.progress = max(w.progress, r.Header.Revision)
 	}
@@ -77,12 +89,11 @@ func (w *stream) take(r *pb.WatchResponse) {
 		r.Events = r.Events[1:]
 	}
 	for _, ev := range r.Events {
-		told := w.events[r.WatchId]
-		if n := len(told); n > 0 && told[n-1].Kv.ModRevision > ev.Kv.ModRevision || ev.Kv.ModRevision > r.Header.Revision {
+		if n := len(t.events); n > 0 && t.events[n-1].Kv.ModRevision > ev.Kv.ModRevision || ev.Kv.ModRevision > r.Header.Revision {
 			w.failure = fmt.Errorf("%s tells watch %d of revision %d out of order, under header revision %d",
 				w.side.name, r.WatchId, ev.Kv.ModRevision, r.Header.Revision)
 		}
-		w.events[r.WatchId] = append(told, ev)
+		t.events = append(t.events, ev)
 	}
 }
 
@@ -107,26 +118,27 @@ func (w *stream) wait(what string, ok func() bool) error {
 	return nil
 }
 
-// create creates a watch and returns what the side says to it.
-func (w *stream) create(r *pb.WatchCreateRequest) (*pb.WatchResponse, error) {
-	n := len(w.created)
+// create creates a watch and returns it when the side has answered.
+func (w *stream) create(r *pb.WatchCreateRequest) (*watch, error) {
+	n := len(w.watches)
 	err := w.client.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: r}})
 	if err == nil {
-		err = w.wait("the creation of a watch", func() bool { return len(w.created) > n })
+		err = w.wait("the creation of a watch", func() bool { return len(w.watches) > n })
 	}
 	if err != nil {
 		return nil, err
 	}
-	return w.created[n], nil
+	return w.watches[n], nil
 }
 
-func (w *stream) end(id int64, live bool) error {
+// end asks for the end of a watch. If it is still there, the end is answered.
+func (w *stream) end(id int64, t *watch) error {
 	err := w.client.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{
 		CancelRequest: &pb.WatchCancelRequest{WatchId: id}}})
-	if err != nil || !live {
+	if err != nil || t == nil {
 		return err
 	}
-	return w.wait("the end of a watch", func() bool { return w.canceled[id] != nil })
+	return w.wait("the end of a watch", func() bool { return t.canceled != nil })
 }
 
 // sync waits until all watches have been told everything up to a revision, or
@@ -159,29 +171,27 @@ func (w *stream) over() bool {
 }
 
 func (w *stream) allCanceled() bool {
-	return !slices.ContainsFunc(w.created, func(r *pb.WatchResponse) bool {
-		return !r.Canceled && w.canceled[r.WatchId] == nil
-	})
+	return !slices.ContainsFunc(w.watches, func(t *watch) bool { return t.canceled == nil })
 }
 
 // story is what a watch was told, a line each.
-func (w *stream) story(id int64) []string {
+func (w *stream) story(t *watch) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var lines []string
-	for _, ev := range w.events[id] {
+	for _, ev := range t.events {
 		data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(ev)
 		lines = append(lines, fmt.Sprintf("%d %v %q %x", ev.Kv.ModRevision, ev.Type, ev.Kv.Key, data))
 	}
-	if c := w.canceled[id]; c != nil {
+	if c := t.canceled; c != nil {
 		lines = append(lines, fmt.Sprintf("canceled compact=%d reason=%q", c.CompactRevision, c.CancelReason))
 	}
 	return append(lines, "end")
 }
 
 // compareStories compares what two watches were told.
-func compareStories(r *pb.WatchCreateRequest, v *stream, vid int64, w *stream, wid int64) error {
-	a, b := v.story(vid), w.story(wid)
+func compareStories(r *pb.WatchCreateRequest, v *stream, x *watch, w *stream, y *watch) error {
+	a, b := v.story(x), w.story(y)
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
@@ -196,14 +206,19 @@ func compareStories(r *pb.WatchCreateRequest, v *stream, vid int64, w *stream, w
 // pair is the same stream on both sides.
 type pair struct {
 	a, b    *stream
-	watches map[int64]*pb.WatchCreateRequest // by id
-	ended   map[int64]bool
+	watches []pairedWatch
 	apart   bool  // holds one watch only
 	future  int64 // if not 0, the revision at which it begins
 }
 
+type pairedWatch struct {
+	request *pb.WatchCreateRequest
+	id      int64
+	a, b    *watch
+}
+
 func newPair(a, b *side) (*pair, error) {
-	p := &pair{watches: make(map[int64]*pb.WatchCreateRequest), ended: make(map[int64]bool)}
+	p := &pair{}
 	var err error
 	if p.a, err = newStream(a); err != nil {
 		return nil, err
@@ -215,8 +230,7 @@ func newPair(a, b *side) (*pair, error) {
 	return p, nil
 }
 
-// create creates a watch on both sides, and waits until it has been told the
-// past: a compaction would otherwise race with that.
+// create creates a watch on both sides.
 func (p *pair) create(r *pb.WatchCreateRequest, revision int64) error {
 	x, err := p.a.create(r)
 	if err != nil {
@@ -226,17 +240,14 @@ func (p *pair) create(r *pb.WatchCreateRequest, revision int64) error {
 	if err != nil {
 		return err
 	}
-	if !proto.Equal(neutral(x), neutral(y)) {
-		return fmt.Errorf("creating watch %v\n%s: %v\n%s: %v", r, p.a.side.name, x, p.b.side.name, y)
+	if !proto.Equal(neutral(x.created), neutral(y.created)) {
+		return fmt.Errorf("creating watch %v\n%s: %v\n%s: %v", r, p.a.side.name, x.created, p.b.side.name, y.created)
 	}
-	if x.Canceled {
-		return nil
-	}
-	p.watches[x.WatchId] = r
+	p.watches = append(p.watches, pairedWatch{r, x.created.WatchId, x, y})
 	if r.StartRevision > revision {
 		p.future = r.StartRevision
 	}
-	return p.sync(revision)
+	return nil
 }
 
 // sync waits until both sides have told everything. A stream with a watch that
@@ -248,20 +259,24 @@ func (p *pair) sync(revision int64) error {
 	return errors.Join(p.a.sync(revision), p.b.sync(revision))
 }
 
-// end ends a watch, or does nothing if there is none of that id.
+// end asks for the end of a watch, which may not be there.
 func (p *pair) end(id, revision int64) error {
-	live := p.watches[id] != nil && !p.ended[id] && p.a.canceled[id] == nil
 	if err := p.sync(revision); err != nil {
 		return err
 	}
-	p.ended[id] = p.ended[id] || live
-	return errors.Join(p.a.end(id, live), p.b.end(id, live))
+	var x, y *watch
+	for _, w := range p.watches {
+		if w.id == id && w.a.canceled == nil {
+			x, y = w.a, w.b
+		}
+	}
+	return errors.Join(p.a.end(id, x), p.b.end(id, y))
 }
 
 // compare returns nil if both sides told the same.
 func (p *pair) compare() error {
-	for id, r := range p.watches {
-		if err := compareStories(r, p.a, id, p.b, id); err != nil {
+	for _, w := range p.watches {
+		if err := compareStories(w.request, p.a, w.a, p.b, w.b); err != nil {
 			return err
 		}
 	}
