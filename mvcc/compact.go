@@ -125,9 +125,7 @@ func (db *DB) removeCompacted(rev int64, resumed bool) error {
 	log := db.log.With(zap.Int64("compact-revision", rev))
 	if !resumed {
 		// What existed up to rev before the removal is hashed: after it, nobody can.
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		hash, err := db.hashHistory(ctx, history{compact: prev, finished: prev, revision: rev, compacting: true, pace: db.pause})
+		hash, err := db.hashHistory(context.Background(), history{compact: prev, finished: prev, revision: rev, compacting: true, pace: db.pause})
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ type Options struct {
 	FS            vfs.FS // through which every byte goes; required
 	Dir           string // the store's directory, created if it does not exist; required
 	CacheBytes    int64  // block cache; 0: 128 MiB
-	MemTableBytes uint64 // size at which a memtable is flushed; 0: 64 MiB
+	MemTableBytes uint64 // size at which a memtable is flushed; 0: 32 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
 	// does not open in a compaction), after the error was logged. It must not return. nil: the process exits with status 1.

@@ -122,7 +122,7 @@ func Import(ctx context.Context, o Options, r io.Reader) (*DB, error) {
 }
 
 // fill loads a stream into an empty store. The records come in their order, so the tables that are flushed do not
-// overlap, and Pebble moves them to the last level without rewriting them.
+// overlap, and Pebble can move most of them to the last level as they are.
 func (db *DB) fill(ctx context.Context, r io.Reader) error {
 	importing := appendMetaKey(nil, bucketStore, keyImporting)
 	if err := db.pebble.Set(importing, nil, pebble.NoSync); err != nil {

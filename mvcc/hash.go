@@ -113,8 +113,8 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 	// removed and replaced are the versions up to the compact revision that changes up to it, and after it, replaced.
 	// Those of changes up to finished are not in the store any more.
 	var removed, replaced []Rev
-	keys, deletedLast := 0, false // how many more keys there are than at the compact revision; a key was deleted last
-	var created map[string]bool   // keys that the last revision created
+	keys := 0                        // how many more keys exist than at the compact revision
+	deleted := make(map[string]bool) // by the last revision; for etcd they do not exist there even if it put them again
 	it, err := db.changesFrom(Rev{Main: max(h.finished+1, 0)}, h.revision)
 	if err != nil {
 		return 0, err
@@ -131,17 +131,14 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 				removed = append(removed, c.prev)
 			}
 			continue
+		case deleted[string(c.key)]:
 		case c.tombstone:
 			keys--
-			deletedLast = deletedLast || it.rev.Main == h.revision
+			if it.rev.Main == h.revision {
+				deleted[string(c.key)] = true
+			}
 		case c.prev == Rev{}:
 			keys++
-			if it.rev.Main == h.revision {
-				if created == nil {
-					created = make(map[string]bool)
-				}
-				created[string(c.key)] = true
-			}
 		}
 		if c.prev != (Rev{}) && c.prev.Main <= h.compact {
 			replaced = append(replaced, c.prev)
@@ -149,13 +146,6 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 	}
 	if it.err != nil {
 		return 0, it.err
-	}
-	if deletedLast && len(created) > 0 {
-		n, err := db.recreated(h.revision, created)
-		if err != nil {
-			return 0, err
-		}
-		keys -= n
 	}
 	slices.SortFunc(removed, Rev.compare)
 	slices.SortFunc(replaced, Rev.compare)
@@ -185,7 +175,7 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 			continue
 		}
 		if !above {
-			above, sum = true, h.choose(kept, newest, keys, deletedLast)
+			above, sum = true, h.choose(kept, newest, keys, len(deleted) > 0)
 		}
 		sum.add(all.rev, c)
 	}
@@ -193,40 +183,15 @@ func (db *DB) hashHistory(ctx context.Context, h history) (uint32, error) {
 		return 0, all.err
 	}
 	if !above {
-		sum = h.choose(kept, newest, keys, deletedLast)
+		sum = h.choose(kept, newest, keys, len(deleted) > 0)
 	}
 	return sum.crc, nil
 }
 
-// recreated counts the keys, out of some, that a revision deletes and that exist after it all the same. etcd counts these
-// among those that it has deleted.
-func (db *DB) recreated(rev int64, keys map[string]bool) (n int, err error) {
-	it, err := db.changesFrom(Rev{Main: rev}, rev)
-	if err != nil {
-		return 0, err
-	}
-	defer it.close()
-	deleted := make(map[string]bool)
-	exists := make(map[string]bool)
-	for it.next() {
-		if k := string(it.change.key); keys[k] {
-			deleted[k] = deleted[k] || it.change.tombstone
-			exists[k] = !it.change.tombstone
-		}
-	}
-	for k := range deleted {
-		if deleted[k] && exists[k] {
-			n++
-		}
-	}
-	return n, it.err
-}
-
 // choose returns what covers the changes up to the compact revision, given how many keys exist at the last revision. etcd
-// has no list of the newest versions then, and covers them all. A compaction counts a key that was deleted in the very
-// revision among those that exist.
-func (h history) choose(kept, newest crcSum, keys int, deletedLast bool) crcSum {
-	if keys > 0 || (h.compacting && deletedLast) {
+// has no list of the newest versions then, and covers them all. A compaction lists the deletions of its own revision, too.
+func (h history) choose(kept, newest crcSum, keys int, deleted bool) crcSum {
+	if keys > 0 || (h.compacting && deleted) {
 		return newest
 	}
 	return kept

@@ -57,6 +57,10 @@ func (m *model) at(rev int64) []modelChange {
 	return out
 }
 
+func (m *model) change(rev Rev) modelChange {
+	return m.changes[slices.IndexFunc(m.changes, func(c modelChange) bool { return c.rev == rev })]
+}
+
 func inRange(key, from, end []byte) bool {
 	switch {
 	case len(end) == 0:
@@ -134,19 +138,18 @@ func (m *model) hash(rev int64, compacting bool) uint32 {
 	for _, c := range m.at(rev) {
 		keep[c.rev] = true
 	}
-	if compacting {
-		newest := map[string]modelChange{}
-		for _, c := range m.changes {
-			if c.rev.Main <= rev {
-				newest[string(c.kv.Key)] = c
+	for _, c := range m.changes {
+		if c.rev.Main == rev && c.tombstone {
+			// A key that is put again after it was deleted in the same transaction does not count.
+			for r := range keep {
+				if r.Main == rev && bytes.Equal(m.change(r).kv.Key, c.kv.Key) {
+					delete(keep, r)
+				}
 			}
-		}
-		for _, c := range newest {
-			if c.tombstone && c.rev.Main == rev {
-				keep[c.rev] = true
-			}
+			keep[c.rev] = compacting
 		}
 	}
+	maps.DeleteFunc(keep, func(_ Rev, kept bool) bool { return !kept })
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	h.Write([]byte("key"))
 	for _, c := range m.changes {

@@ -21,7 +21,7 @@ const (
 	formatVersion = pebble.FormatTableFormatV6
 
 	defaultCacheBytes    = 128 << 20
-	defaultMemTableBytes = 64 << 20
+	defaultMemTableBytes = 32 << 20
 	blockBytes           = 8 << 10
 )
 

@@ -358,6 +358,9 @@ func (h *story) hold() {
 		}
 		return false
 	})
+	v := h.db.View()
+	h.db.trees.remember(v.revision, v.tree) // as if a page had been read
+	v.Close()
 	if len(h.views) < 4 {
 		h.views = append(h.views, heldView{h.db.View(), h.m.clone()})
 	}

@@ -25,8 +25,8 @@ func (v *View) Range(ctx context.Context, key, end []byte, o RangeOptions) (Rang
 	rd := reader{db: v.db}
 	if rev == v.revision {
 		res, err := rd.current(ctx, v.tree, key, end, o)
-		if err == nil && len(res.KVs) > 0 && res.Count > int64(len(res.KVs)) {
-			v.db.trees.remember(v.revision, v.tree) // the rest will be asked for at this revision
+		if err == nil && len(res.KVs) >= minPage && res.Count > int64(len(res.KVs)) {
+			v.db.trees.remember(v.revision, v.tree) // the next page will be asked for at this revision
 		}
 		return res, err
 	}
@@ -237,38 +237,29 @@ func (w *walker) fetch(key []byte, rev Rev) ([]byte, error) {
 // position moves the iterator to the key in buf: usually it is the newest version of the next key, or one of the few
 // that were made or deleted since.
 func (w *walker) position() (err error) {
-	found := false
 	if w.it == nil {
 		if w.it, err = w.db.pebble.NewIter(&w.o); err != nil {
 			return err
 		}
 	} else if w.it.Valid() {
-		w.it.NextPrefix()
-		for i := 0; i < 3 && w.it.Valid() && !found; i++ {
-			switch c := compareKeys(w.it.Key(), w.buf); {
-			case c == 0:
-				found = true
-			case c > 0:
-				i = 3
-			default:
-				w.it.Next()
+		for i, valid := 0, w.it.NextPrefix(); i < 3 && valid; i++ {
+			c := compareKeys(w.it.Key(), w.buf)
+			if c == 0 {
+				return nil
 			}
-		}
-		if !found && w.it.Valid() {
-			found = bytes.Equal(w.it.Key(), w.buf)
+			if c > 0 {
+				break
+			}
+			valid = w.it.Next()
 		}
 	}
-	if !found {
-		w.it.SeekGE(w.buf)
-		found = w.it.Valid() && bytes.Equal(w.it.Key(), w.buf)
+	switch {
+	case w.it.SeekGE(w.buf) && bytes.Equal(w.it.Key(), w.buf):
+		return nil
+	case w.it.Error() != nil:
+		return w.it.Error()
 	}
-	if !found {
-		if err := w.it.Error(); err != nil {
-			return err
-		}
-		return pebble.ErrNotFound
-	}
-	return nil
+	return pebble.ErrNotFound
 }
 
 // historical answers from the engine alone: it looks at every key of the range, whatever the limit.

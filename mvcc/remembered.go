@@ -24,6 +24,7 @@ type rememberedTree struct {
 }
 
 const (
+	minPage           = 16 // a limit below is for a look at the first keys, not for a page
 	maxRemembered     = 64
 	maxIdle           = 5 * time.Minute
 	maxRetained       = 64 << 20 // bytes of replaced nodes that remembered trees may keep alive
