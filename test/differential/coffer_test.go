@@ -1,3 +1,8 @@
+// Package differential asks coffer and a real etcd the same and compares every
+// answer: responses, errors, revisions, events, hashes. It is a module of its
+// own, as nothing of etcd's server belongs into coffer.
+//
+// COFFER_LONG=1 runs the long forms, 200,000 requests each.
 package differential
 
 import (

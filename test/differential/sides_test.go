@@ -19,6 +19,7 @@ import (
 // side is one of two servers that are asked the same.
 type side struct {
 	name  string
+	etcd  bool
 	conn  *grpc.ClientConn
 	kv    pb.KVClient
 	lease pb.LeaseClient
@@ -65,7 +66,7 @@ func startEtcd(t *testing.T) *side {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = loopback, loopback
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = loopback, loopback
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	s := &side{name: "etcd"}
+	s := &side{name: "etcd", etcd: true}
 	var e *embed.Etcd
 	start := func() {
 		var err error

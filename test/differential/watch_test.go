@@ -191,6 +191,10 @@ func (w *stream) story(t *watch) []string {
 
 // compareStories compares what two watches were told.
 func compareStories(r *pb.WatchCreateRequest, v *stream, x *watch, w *stream, y *watch) error {
+	if r.PrevKv {
+		forgive(v, x, y)
+		forgive(w, y, x)
+	}
 	a, b := v.story(x), w.story(y)
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
@@ -201,6 +205,25 @@ func compareStories(r *pb.WatchCreateRequest, v *stream, x *watch, w *stream, y 
 	}
 	around := func(lines []string) string { return strings.Join(lines[max(n-2, 0):min(n+3, len(lines))], "\n  ") }
 	return fmt.Errorf("watch %v\nis told by %s\n  %s\nand by %s\n  %s", r, v.side.name, around(a), w.side.name, around(b))
+}
+
+// forgive lends an etcd the previous versions that it did not tell of the past:
+// it may begin to tell a watch of that before it has noted that the watch wants
+// previous versions.
+func forgive(w *stream, t, other *watch) {
+	if !w.side.etcd {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, ev := range t.events {
+		if ev.Kv.ModRevision > t.created.Header.Revision || i >= len(other.events) {
+			return
+		}
+		if ev.PrevKv == nil {
+			ev.PrevKv = other.events[i].PrevKv
+		}
+	}
 }
 
 // pair is the same stream on both sides.
