@@ -297,8 +297,9 @@ func (h *story) compareView(v *View, m *model) {
 		h.requireMeta(m.get(key), meta, ok)
 	}
 	if rev := m.revision - h.rnd.Int64N(12); rev >= max(m.compact, 1) {
-		t, err := v.rebuild(context.Background(), rev)
+		t, ok, err := v.rebuild(context.Background(), rev, 1000)
 		require.NoError(h.t, err)
+		require.True(h.t, ok)
 		want := m.at(rev)
 		require.Equal(h.t, len(want), t.len())
 		for _, c := range want {

@@ -31,12 +31,13 @@ func (v *View) Range(ctx context.Context, key, end []byte, o RangeOptions) (Rang
 		return res, err
 	}
 	t, ok := v.db.trees.lookup(rev, v.tree)
-	if !ok && v.worthRebuilding(key, end, rev) {
-		if t, err = v.rebuild(ctx, rev); err != nil {
+	if !ok {
+		if t, ok, err = v.rebuild(ctx, rev, v.affordable(key, end)); err != nil {
 			return RangeResult{}, err
 		}
-		v.db.trees.remember(rev, t)
-		ok = true
+		if ok {
+			v.db.trees.remember(rev, t)
+		}
 	}
 	if ok {
 		return rd.current(ctx, t, key, end, o)

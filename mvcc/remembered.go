@@ -74,35 +74,41 @@ func (r *remembered) trim(current tree) {
 	r.trees = kept
 }
 
-// rebuildCost is how many keys a walk over the range passes in the time in which one change is undone, or more.
+// rebuildCost is how many keys a walk over a range passes in the time in which one change is undone, or more.
 const rebuildCost = 30
 
-// worthRebuilding reports whether the index at an older revision is rebuilt sooner, by undoing what has changed since,
-// than the range is walked through. A client that pages through a long range at a revision of which this member has
-// no index, because it has restarted or another member answered the first page, comes back for the next page.
-func (v *View) worthRebuilding(key, end []byte, rev int64) bool {
+// affordable returns how many changes may be undone to rebuild the index at an older revision, so that it is done
+// sooner than walking through the range. A client that pages through a long range at a revision of which this member
+// has no index, because it has restarted or another member answered the first page, comes back for the next page.
+func (v *View) affordable(key, end []byte) int {
 	if len(end) == 0 {
-		return false
+		return 0
 	}
 	n := v.tree.len() - v.tree.rank(key)
 	if !bytes.Equal(end, fromKey) {
 		n -= v.tree.len() - v.tree.rank(end)
 	}
-	return int64(n)/rebuildCost > v.revision-rev
+	return n / rebuildCost
 }
 
-// rebuild returns the index at a revision that the view may read.
-func (v *View) rebuild(ctx context.Context, rev int64) (tree, error) {
+// rebuild returns the index at a revision that the view may read, if not more than so many changes have to be undone.
+func (v *View) rebuild(ctx context.Context, rev int64, changes int) (t tree, ok bool, err error) {
+	if v.revision-rev > int64(changes) {
+		return tree{}, false, nil
+	}
 	it, err := v.db.changesFrom(Rev{Main: rev + 1}, v.revision)
 	if err != nil {
-		return tree{}, err
+		return tree{}, false, err
 	}
 	defer it.close()
-	t := v.tree.edit()
+	t = v.tree.edit()
 	undone := map[string]bool{}
-	for it.next() {
+	for n := 1; it.next(); n++ {
+		if n > changes {
+			return tree{}, false, nil
+		}
 		if err := ctx.Err(); err != nil {
-			return tree{}, err
+			return tree{}, false, err
 		}
 		c := &it.change
 		if undone[string(c.key)] {
@@ -119,14 +125,14 @@ func (v *View) rebuild(ctx context.Context, rev int64) (tree, error) {
 			err = decodeMessage(raw, &kv)
 		}
 		if err != nil {
-			return tree{}, v.db.readError(c.prev, err)
+			return tree{}, false, v.db.readError(c.prev, err)
 		}
 		t.set(c.key, Meta{Create: kv.CreateRevision, Mod: c.prev, Version: kv.Version, Lease: kv.Lease})
 	}
 	if it.err != nil {
-		return tree{}, fmt.Errorf("mvcc: rebuild the index at revision %d: %w", rev, it.err)
+		return tree{}, false, fmt.Errorf("mvcc: rebuild the index at revision %d: %w", rev, it.err)
 	}
 	// What the rebuilt nodes take is kept alive besides what the view's tree would.
 	t.copied = 2*v.tree.copied - t.copied
-	return t, nil
+	return t, true, nil
 }
