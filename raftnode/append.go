@@ -16,7 +16,10 @@ func (n *Node) runAppends() {
 		}
 		var f frame
 		for _, m := range ms {
-			f.add(m)
+			if err := f.add(m); err != nil {
+				n.fail(err)
+				return
+			}
 		}
 		if !n.append(&f) {
 			return
@@ -50,8 +53,13 @@ type frame struct {
 }
 
 // add takes in the next message. Its entries replace those before from the
-// same index on.
-func (f *frame) add(m *raftpb.Message) {
+// same index on. Step lets no snapshot through to raft, so none can be asked
+// for here; to answer for one that was not written would lose what it held.
+func (f *frame) add(m *raftpb.Message) error {
+	if m.GetSnapshot() != nil {
+		return fmt.Errorf("raft wants a snapshot at index %d written, which this member cannot take in",
+			m.GetSnapshot().GetMetadata().GetIndex())
+	}
 	if es := m.GetEntries(); len(es) > 0 {
 		f.messages++
 		first := es[0].GetIndex()
@@ -70,6 +78,7 @@ func (f *frame) add(m *raftpb.Message) {
 		f.hs = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 	}
 	f.responses = append(f.responses, m.GetResponses()...)
+	return nil
 }
 
 // sync reports whether the frame must be durable before raft is told. Nothing

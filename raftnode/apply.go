@@ -47,12 +47,15 @@ func (n *Node) apply(ms []*raftpb.Message) bool {
 		}
 	}
 
-	start := time.Now()
-	results, err := n.o.Store.Apply(entries, confChanger{n})
-	if err != nil {
+	// Whoever is left without an answer at the end, however it comes, gets none.
+	defer func() {
 		for _, b := range batches {
 			b.fail(ErrStopped)
 		}
+	}()
+	start := time.Now()
+	results, err := n.o.Store.Apply(entries, confChanger{n})
+	if err != nil {
 		n.fail(fmt.Errorf("applying entries %d to %d: %w",
 			entries[0].Raft.GetIndex(), entries[len(entries)-1].Raft.GetIndex(), err))
 		return false

@@ -28,7 +28,7 @@ func (n *Node) runRaft(hs *raftpb.HardState, started chan<- error) {
 		ElectionTick:             n.o.ElectionTicks,
 		HeartbeatTick:            1,
 		Storage:                  &raftStorage{n: n, initial: hs},
-		Applied:                  n.raftApplied,
+		Applied:                  n.raftApplied.Load(),
 		AsyncStorageWrites:       true,
 		MaxSizePerMsg:            maxBatchBytes,
 		MaxCommittedSizePerReady: maxApplyingBytes,
@@ -134,7 +134,7 @@ func (n *Node) takeIn(w work) {
 			}
 			if m.GetType() == raftpb.MsgStorageApplyResp {
 				es := m.GetEntries()
-				n.raftApplied = es[len(es)-1].GetIndex()
+				n.raftApplied.Store(es[len(es)-1].GetIndex())
 			}
 			n.step(m)
 		}
@@ -162,7 +162,7 @@ func (n *Node) step(m *raftpb.Message) {
 // nobody to wait for. Committed entries are applied first, as they may hold
 // another configuration.
 func (n *Node) campaignIfSole() {
-	if n.sole && n.leader.Load() == 0 && n.state == raft.StateFollower && n.raftApplied == n.commit.Load() {
+	if n.sole && n.leader.Load() == 0 && n.state == raft.StateFollower && n.raftApplied.Load() == n.commit.Load() {
 		if err := n.rn.Campaign(); err != nil {
 			n.lg.Warn("could not campaign", zap.Error(err))
 		}

@@ -34,6 +34,7 @@ type Node struct {
 	leader, term, commit, applied atomic.Uint64
 	learner                       atomic.Bool
 	lastTick                      atomic.Int64 // Unix nanoseconds
+	raftApplied                   atomic.Uint64 // up to where raft knows that entries were applied
 	appliedState                  atomic.Pointer[raftpb.SnapshotMetadata]
 	appliedWaits                  indexWaits
 	leadership                    leadership
@@ -48,7 +49,6 @@ type Node struct {
 	appending     int               // MsgStorageAppend with entries under way
 	applyingConfs int               // MsgStorageApply with configuration changes under way
 	held          []*raftpb.Message // to be sent when applyingConfs is 0
-	raftApplied   uint64            // up to where raft knows that entries were applied
 	committedTerm uint64            // term of the last entry known to be committed
 	state         raft.StateType
 	sole          bool // this member is the only voter
@@ -124,7 +124,7 @@ func Start(o Options) (*Node, error) {
 	n.setApplied(applied, appliedTerm, cs)
 	n.commit.Store(hs.GetCommit())
 	n.term.Store(hs.GetTerm())
-	n.raftApplied = applied
+	n.raftApplied.Store(applied)
 	n.saved = hs
 	n.setConfState(cs)
 	n.lastTick.Store(time.Now().UnixNano())

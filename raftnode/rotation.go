@@ -80,6 +80,13 @@ func (r *rotator) pass() (left bool, err error) {
 	if len(r.old()) == 0 {
 		return false, nil
 	}
+	// What is appended from now on is under the active key, so a segment that
+	// is resealed is not one that is being written.
+	if err := r.n.o.Journal.Roll(); err != nil {
+		err = fmt.Errorf("beginning a journal segment under the active data key: %w", err)
+		r.n.fail(err)
+		return false, err
+	}
 	rateBytes := r.n.o.ResealRate
 	limit := rate.NewLimiter(rate.Limit(rateBytes), int(max(rateBytes/10, 1<<20)))
 	if err := r.n.o.FS.ResealAll(r.n.ctx, limit, r.n.o.SealedDirs...); err != nil {

@@ -32,6 +32,10 @@ func (n *Node) Step(m *raftpb.Message) error {
 		return fmt.Errorf("message from member %x, which was removed", m.GetFrom())
 	case m.GetType() == raftpb.MsgSnap:
 		return fmt.Errorf("snapshot from member %x, which this member cannot take in", m.GetFrom())
+	case m.GetType() == raftpb.MsgProp && len(m.GetEntries()) == 0:
+		return fmt.Errorf("proposal without content from member %x", m.GetFrom())
+	case slices.ContainsFunc(m.GetEntries(), func(e *raftpb.Entry) bool { return e.GetType() == raftpb.EntryConfChangeV2 }):
+		return fmt.Errorf("message from member %x with a joint configuration change, of which there are none in this cluster", m.GetFrom())
 	case !n.in.receive(m):
 		return fmt.Errorf("message from member %x came in faster than messages can be handled", m.GetFrom())
 	}

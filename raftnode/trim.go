@@ -80,7 +80,8 @@ func (t *trimmer) trim() error {
 }
 
 // cut removes entries up to index from the journal, as far as the store has
-// them durably. Before that an anchor goes into the journal: from then on a
+// them durably and raft knows that they were applied: what it does not know to
+// be applied it may still read. Before that an anchor goes into the journal: from then on a
 // store that is older than this one is refused, as the journal could not make
 // up for what it lacks.
 func (n *Node) cut(index uint64) error {
@@ -90,7 +91,7 @@ func (n *Node) cut(index uint64) error {
 	if err != nil {
 		return err
 	}
-	index = min(index, durable)
+	index = min(index, durable, n.raftApplied.Load())
 	if index < n.o.Journal.FirstIndex() {
 		return nil
 	}

@@ -89,6 +89,11 @@ func TestAFrameHoldsWhatSeveralAppendsLeaveBehind(t *testing.T) {
 	}
 
 	f = frame{}
+	if err := f.add(&raftpb.Message{Snapshot: &raftpb.Snapshot{}}); err == nil {
+		t.Error("a snapshot is answered for that was not written")
+	}
+
+	f = frame{}
 	f.add(message(nil, committed, 1))
 	if f.sync(saved) {
 		t.Error("a commit index alone is synced")
@@ -234,4 +239,25 @@ func TestIndexWaits(t *testing.T) {
 	if want := []string{"3", "5", "4", "9!", "1!"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+}
+
+func TestMessagesThatRaftWouldNotSurviveAreRefused(t *testing.T) {
+	m := newSingle(t)
+	id, other := m.node.o.ID, m.node.o.ID+1
+	message := func(t raftpb.MessageType, es ...*raftpb.Entry) *raftpb.Message {
+		return &raftpb.Message{Type: t.Enum(), From: &other, To: &id, Entries: es}
+	}
+	for name, bad := range map[string]*raftpb.Message{
+		"empty proposal":  message(raftpb.MsgProp),
+		"joint change":    message(raftpb.MsgProp, &raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum()}),
+		"snapshot":        message(raftpb.MsgSnap),
+		"local message":   message(raftpb.MsgHup),
+		"to another":      {Type: raftpb.MsgHeartbeat.Enum(), From: &id, To: &other},
+		"from the member": {Type: raftpb.MsgHeartbeat.Enum(), From: &id, To: &id},
+	} {
+		if err := m.node.Step(bad); err == nil {
+			t.Errorf("%s: taken in", name)
+		}
+	}
+	m.put("k", "v")
 }
