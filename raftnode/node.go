@@ -33,7 +33,7 @@ type Node struct {
 	// goroutine; applied and appliedState by the apply goroutine.
 	leader, term, commit, applied atomic.Uint64
 	learner                       atomic.Bool
-	lastTick                      atomic.Int64 // Unix nanoseconds
+	lastTick                      atomic.Int64  // Unix nanoseconds
 	raftApplied                   atomic.Uint64 // up to where raft knows that entries were applied
 	appliedState                  atomic.Pointer[raftpb.SnapshotMetadata]
 	appliedWaits                  indexWaits
