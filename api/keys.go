@@ -12,6 +12,7 @@ import (
 	"github.com/cofferkv/coffer/api/cofferpb"
 	"github.com/cofferkv/coffer/identity"
 	"github.com/cofferkv/coffer/keyring"
+	"github.com/cofferkv/coffer/seal"
 )
 
 // keysServer tells the operator about this member's data keys, and rotates them.
@@ -47,6 +48,9 @@ func (s keysServer) List(context.Context, *cofferpb.ListRequest) (*cofferpb.List
 		return nil, status.Error(codes.Internal, fmt.Sprintf("counting what is under each data key: %v", err))
 	}
 	for _, u := range usage {
+		if u.Kind == seal.KindForeign {
+			resp.ForeignFiles, resp.ForeignBytes = u.Names, u.Bytes
+		}
 		if key := keys[u.Key]; key != nil {
 			key.Files += int64(u.Files)
 			key.Bytes += u.Bytes

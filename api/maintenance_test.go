@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -201,6 +202,10 @@ func TestHashKVNamesTheRevisionItCovers(t *testing.T) {
 func TestKeysAreListedAndRotatedWithoutATraceInTheData(t *testing.T) {
 	m := startMember(t)
 	m.put(t, "k", "v")
+	notes, err := m.disk.Create("data/db/NOTES", vfs.WriteCategoryUnspecified)
+	must(t, err)
+	_, err = notes.Write([]byte("not Coffer's"))
+	must(t, errors.Join(err, notes.Close()))
 	keys := cofferpb.NewKeysClient(m.conn)
 	before, err := keys.List(soon(t), &cofferpb.ListRequest{})
 	must(t, err)
@@ -209,6 +214,9 @@ func TestKeysAreListedAndRotatedWithoutATraceInTheData(t *testing.T) {
 	}
 	if len(before.Wraps) != 1 || before.Wraps[0].KekId != m.kek.ID() || before.MemberId != m.id {
 		t.Errorf("at first: %v", before)
+	}
+	if len(before.ForeignFiles) != 1 || before.ForeignFiles[0] != "data/db/NOTES" || before.ForeignBytes != 12 {
+		t.Errorf("foreign files: %v", before)
 	}
 	rotated, err := keys.Rotate(soon(t), &cofferpb.RotateRequest{})
 	must(t, err)

@@ -32,6 +32,7 @@ const (
 
 // member is a whole member in this process, on sealed files in memory, behind real listeners on the loopback interface.
 type member struct {
+	disk      vfs.FS // beneath the sealed files
 	api       *API
 	node      *raftnode.Node
 	store     *store.Store
@@ -62,6 +63,7 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 	id := store.MemberID([]string{testPeerURL}, testToken)
 	m := &member{id: id, clusterID: store.ClusterID([]uint64{id})}
 	fs := vfs.NewMem()
+	m.disk = fs
 	must(t, fs.MkdirAll("data/db", 0o700))
 
 	var err error

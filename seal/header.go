@@ -26,7 +26,7 @@ const (
 	labelHeader = "coffer file v1"
 )
 
-var errNotSealed = errors.New("not a sealed file: written by another program, or in the clear")
+var errNotSealed = errors.New("not a sealed file, or its header is damaged: if another program has put it there, move it elsewhere")
 
 type header struct {
 	kind      Kind

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,21 +12,27 @@ import (
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cofferkv/coffer/keyring"
+	"go.uber.org/zap"
 )
 
 // A Usage says how much is sealed under one data key in files of one kind.
 type Usage struct {
-	Key   keyring.ID
+	Key   keyring.ID // zero for foreign files
 	Kind  Kind
 	Files int
-	Bytes int64 // of sealed files, headers included
+	Bytes int64    // of sealed files, headers included
+	Names []string // the paths of foreign files
 }
 
 // Inventory counts what is under each data key: every file in and below dirs,
 // and every file still open that has no name any more. If it is taken after
 // Rotate, nothing comes under the retired key afterwards. The LOCK and the
-// keyring are not sealed and not counted; any other file that is not sealed is
-// an error.
+// keyring are not sealed and not counted.
+//
+// A foreign file, which neither begins as a sealed file nor has the name of one,
+// cannot be under a data key: all of them are listed together, as KindForeign.
+// Anything else that is not sealed, or cannot be read, may be what is left of a
+// file under any key, and is an error.
 func (fs *FS) Inventory(dirs ...string) ([]Usage, error) {
 	// Whatever appears from here on does so under a key that is active now.
 	fs.creating.Lock()
@@ -53,14 +60,22 @@ func (fs *FS) takeInventory(dirs []string) ([]Usage, error) {
 		kind Kind
 	}
 	groups := make(map[group]Usage)
-	count := func(hdr header, size int64) {
+	count := func(hdr header, size int64, names ...string) {
 		g := group{hdr.key, hdr.kind}
 		u := groups[g]
-		groups[g] = Usage{Key: g.key, Kind: g.kind, Files: u.Files + 1, Bytes: u.Bytes + size}
+		groups[g] = Usage{Key: g.key, Kind: g.kind, Files: u.Files + 1, Bytes: u.Bytes + size, Names: append(u.Names, names...)}
 	}
 	for _, dir := range dirs {
-		err := fs.walkSealed(dir, func(_ string, hdr header, size int64) error {
-			count(hdr, size)
+		err := fs.walk(dir, func(path string, info vfs.FileInfo) error {
+			hdr, is, err := fs.headerAt(path, info)
+			switch {
+			case err != nil:
+				return err
+			case is == sealed:
+				count(hdr, info.Size())
+			case is == foreign:
+				count(header{kind: KindForeign}, info.Size(), path)
+			}
 			return nil
 		})
 		if err != nil {
@@ -86,6 +101,7 @@ func (fs *FS) takeInventory(dirs []string) ([]Usage, error) {
 	}
 	usage := make([]Usage, 0, len(groups))
 	for _, u := range groups {
+		slices.Sort(u.Names)
 		usage = append(usage, u)
 	}
 	slices.SortFunc(usage, func(a, b Usage) int {
@@ -111,6 +127,12 @@ func (fs *FS) RemoveUnused(dirs ...string) ([]keyring.ID, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, u := range usage {
+		if u.Kind == KindForeign {
+			fs.log.Warn("found files among the sealed ones that are not Coffer's and not encrypted: move them elsewhere",
+				zap.Strings("files", u.Names), zap.Int64("bytes", u.Bytes))
+		}
+	}
 	idle = slices.DeleteFunc(idle, func(id keyring.ID) bool {
 		return slices.ContainsFunc(usage, func(u Usage) bool { return u.Key == id })
 	})
@@ -126,48 +148,51 @@ func (fs *FS) isUnfinished(path string) bool {
 	return strings.HasPrefix(fs.base.PathBase(path), unfinished)
 }
 
-// walkSealed gives the authenticated header and the size of every sealed file in
-// and below dir to visit. A header under a key that the keyring does not hold
-// counts too, although it cannot be authenticated. Files without a complete header
-// are left out: nothing in them is sealed.
-func (fs *FS) walkSealed(dir string, visit func(path string, hdr header, size int64) error) error {
-	return fs.walk(dir, func(path string, info vfs.FileInfo) error {
-		hdr, ok, err := fs.headerAt(path)
-		if err != nil || !ok {
-			return err
-		}
-		return visit(path, hdr, info.Size())
-	})
-}
+// found says what a file has to do with data keys.
+type found int
 
-// headerAt returns the header of the file at path, as walkSealed has it, and
-// whether there is one.
-func (fs *FS) headerAt(path string) (hdr header, ok bool, err error) {
+const (
+	empty   found = iota // nothing that could be under a key: no header yet, or not the sealed files' business
+	sealed               // under the key that its header names
+	foreign              // see Inventory
+)
+
+// headerAt finds out what the file at path is, and returns its authenticated
+// header if it is sealed.
+func (fs *FS) headerAt(path string, info vfs.FileInfo) (hdr header, is found, err error) {
 	base := fs.base.PathBase(path)
 	if base == "LOCK" || base == "KEYRING" || base == "KEYRING.tmp" {
-		return hdr, false, nil
+		return hdr, empty, nil
+	}
+	if !info.Mode().IsRegular() {
+		return hdr, foreign, nil // not to be opened: a pipe would wait for its other end
 	}
 	file, err := fs.base.Open(path)
 	if oserror.IsNotExist(err) {
-		return hdr, false, nil
+		return hdr, empty, nil
 	}
 	if err != nil {
-		return hdr, false, err
+		return hdr, empty, err
 	}
 	defer file.Close()
 	b := make([]byte, headerSize)
-	if n, err := file.ReadAt(b, 0); n < headerSize {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return hdr, false, fmt.Errorf("read the header of %s: %w", path, err)
-		}
-		return hdr, false, nil
+	n, err := file.ReadAt(b, 0)
+	if n < headerSize && err != nil && !errors.Is(err, io.EOF) {
+		return hdr, empty, fmt.Errorf("read the header of %s: %w", path, err)
 	}
-	if lastNonZero(b) == 0 {
-		return hdr, false, nil
+	kind, named := KindOf(finalBase(base))
+	switch {
+	case !named && !bytes.HasPrefix(b, []byte(magic)):
+		return hdr, foreign, nil
+	case lastNonZero(b) == 0 || n < headerSize && kind.unfinishedIsEmpty():
+		return hdr, empty, nil
+	case !named:
+		return hdr, empty, fmt.Errorf("%s begins as a sealed file, but no sealed file has such a name: move it elsewhere", path)
+	case n < headerSize:
+		return hdr, empty, altered(kind, path, 0, "%v", errNoHeader)
 	}
-	hdr, _, err = fs.openHeader(path, b)
-	if errors.Is(err, keyring.ErrUnknownKey) {
-		hdr, err = parseHeader(b)
+	if hdr, _, err = fs.openHeader(path, b); err != nil {
+		return hdr, empty, err
 	}
-	return hdr, err == nil, err
+	return hdr, sealed, nil
 }

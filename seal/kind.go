@@ -11,6 +11,7 @@ type Kind uint8
 
 // The kinds, as numbered in headers.
 const (
+	KindForeign   Kind = 0  // no header says so: see FS.Inventory
 	KindJournal   Kind = 1  // *.journal: a segment of the Raft journal
 	KindTable     Kind = 2  // *.sst: Pebble's tables
 	KindBlob      Kind = 3  // *.blob: Pebble's blob files
@@ -31,6 +32,9 @@ var kindNames = map[Kind]string{
 
 // String returns the kind's name as metrics and error messages use it.
 func (k Kind) String() string {
+	if k == KindForeign {
+		return "foreign"
+	}
 	if name, ok := kindNames[k]; ok {
 		return name
 	}

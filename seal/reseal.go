@@ -494,12 +494,12 @@ func (fs *FS) ResealAll(ctx context.Context, limit *rate.Limiter, dirs ...string
 	active := fs.kr.Active()
 	var errs []error
 	for _, dir := range dirs {
-		err := fs.walk(dir, func(path string, _ vfs.FileInfo) error {
+		err := fs.walk(dir, func(path string, info vfs.FileInfo) error {
 			if fs.isUnfinished(path) {
 				return nil
 			}
-			hdr, ok, err := fs.headerAt(path)
-			if ok && hdr.key != active {
+			hdr, is, err := fs.headerAt(path, info)
+			if is == sealed && hdr.key != active {
 				err = fs.Reseal(ctx, path, limit)
 			}
 			if err != nil && !oserror.IsNotExist(err) {

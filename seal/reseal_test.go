@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +18,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/cofferkv/coffer/keyring"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/time/rate"
 )
 
@@ -559,10 +563,81 @@ func TestInventoryCountsFilesAndOpenHandlesByKey(t *testing.T) {
 	// As do copies that Reseal makes.
 	must(t, base.Rename("db/MANIFEST-000001", "db/"+unfinished+resealed+"MANIFEST-000001"))
 	want(fs.kr.Active(), KindManifest, 1, headerSize+sector)
+}
 
-	setRaw(t, base, "db/core.123", random(1, 1000))
-	if _, err := fs.Inventory("db"); err == nil {
-		t.Fatal("a file that is not sealed was not noticed")
+func TestForeignFilesAreListedApartAndHoldUpNoKey(t *testing.T) {
+	log, entries := observer.New(zap.WarnLevel)
+	dir := t.TempDir()
+	fs := New(vfs.Default, newTestKeyring(t), Options{Logger: zap.New(log)})
+	old := fs.kr.Active()
+	must(t, second(fs.kr.Rotate()))
+	write(t, fs, dir+"/000001.sst", random(1, 10))
+	setRaw(t, vfs.Default, dir+"/NOTES", []byte("do not touch"))
+	setRaw(t, vfs.Default, dir+"/core.123", random(1, 1000))
+	must(t, syscall.Mkfifo(dir+"/pipe", 0o600))
+	usage, err := fs.Inventory(dir)
+	must(t, err)
+	if len(usage) != 2 {
+		t.Fatal(usage)
+	}
+	apart := usage[0]
+	if apart.Key != (keyring.ID{}) || apart.Kind != KindForeign || apart.Files != 3 || apart.Bytes != 1012 ||
+		!slices.Equal(apart.Names, []string{dir + "/NOTES", dir + "/core.123", dir + "/pipe"}) {
+		t.Fatalf("got %+v", apart)
+	}
+	must(t, fs.ResealAll(t.Context(), nil, dir))
+	if removed, err := fs.RemoveUnused(dir); err != nil || len(removed) != 1 || removed[0] != old {
+		t.Fatal(removed, err)
+	}
+	if all := entries.All(); len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()["files"]), dir+"/NOTES") {
+		t.Fatal(all)
+	}
+}
+
+// Whatever may be left of a sealed file could be under any key: none is removed.
+func TestNoKeyIsRemovedWhileAFileMayBeUnderIt(t *testing.T) {
+	for name, damage := range map[string]struct {
+		file  string
+		bytes func(sealed []byte) []byte
+	}{
+		"another version":          {"000001.sst", func(b []byte) []byte { b[8]++; return b }},
+		"another member":           {"000001.sst", func(b []byte) []byte { b[40]++; return b }},
+		"key id damaged":           {"000001.sst", func(b []byte) []byte { b[48]++; return b }},
+		"tag damaged":              {"000001.sst", func(b []byte) []byte { b[tagOffset]++; return b }},
+		"magic damaged":            {"000001.sst", func(b []byte) []byte { b[0]++; return b }},
+		"cut within the header":    {"000001.sst", func(b []byte) []byte { return b[:100] }},
+		"cut after the magic":      {"MANIFEST-000001", func(b []byte) []byte { return b[:len(magic)] }},
+		"a copy, another name":     {"000001.sst.orig", func(b []byte) []byte { return b }},
+		"a cut copy, another name": {"000001.sst.orig", func(b []byte) []byte { return b[:100] }},
+	} {
+		fs, base := newTestFS(t)
+		write(t, fs, "db/000002.sst", random(1, 10))
+		b := raw(t, base, "db/000002.sst")
+		must(t, fs.Remove("db/000002.sst"))
+		must(t, second(fs.kr.Rotate()))
+		setRaw(t, base, "db/"+damage.file, damage.bytes(b))
+		removed, err := fs.RemoveUnused("db")
+		if err == nil || len(removed) != 0 || !strings.Contains(err.Error(), "db/"+damage.file) {
+			t.Errorf("%s: removed %v, %v", name, removed, err)
+		}
+		if err := fs.ResealAll(t.Context(), nil, "db"); err == nil {
+			t.Errorf("%s: not noticed by ResealAll", name)
+		}
+	}
+
+	for _, kind := range []errorfs.OpKind{errorfs.OpOpen, errorfs.OpFileReadAt, errorfs.OpList, errorfs.OpStat} {
+		_, base := newTestFS(t)
+		setRaw(t, base, "db/NOTES", []byte("x"))
+		fs := New(errorfs.Wrap(base, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == kind {
+				return fmt.Errorf("%s: %w", op.Path, syscall.EACCES)
+			}
+			return nil
+		})), newTestKeyring(t), Options{})
+		must(t, second(fs.kr.Rotate()))
+		if removed, err := fs.RemoveUnused("db"); !errors.Is(err, syscall.EACCES) || len(removed) != 0 {
+			t.Errorf("%v: removed %v, %v", kind, removed, err)
+		}
 	}
 }
 
@@ -612,18 +687,18 @@ func TestRemoveUnfinishedLeavesAloneWhatIsBeingMade(t *testing.T) {
 	}
 }
 
-func TestResealAllGoesOnPastAStrangersFile(t *testing.T) {
+func TestResealAllGoesOnPastADamagedFile(t *testing.T) {
 	fs, base := newTestFS(t)
 	write(t, fs, "db/000001.sst", random(1, 1000))
-	setRaw(t, base, "db/0.txt", random(2, 1000))
+	setRaw(t, base, "db/0.sst", random(2, 1000))
 	must(t, base.MkdirAll("db/lost+found", 0o700))
 	setRaw(t, base, "db/lost+found/#12", random(3, 1000))
 	write(t, fs, "db/000002.sst", random(4, 1000))
 	must(t, second(fs.kr.Rotate()))
 	err := fs.ResealAll(t.Context(), nil, "db")
-	if err == nil || strings.Count(err.Error(), "seal:") != 1 || !strings.Contains(err.Error(), "0.txt") {
-		t.Fatalf("got error %v, want one about 0.txt", err)
+	if err == nil || strings.Count(err.Error(), "seal:") != 1 || !strings.Contains(err.Error(), "0.sst") {
+		t.Fatalf("got error %v, want one about 0.sst", err)
 	}
-	must(t, base.Remove("db/0.txt"))
+	must(t, base.Remove("db/0.sst"))
 	wantOnlyActive(t, fs, "db")
 }

@@ -113,7 +113,7 @@ func (s *Server) openDataDir() error {
 		return err
 	}
 	if names := s.dir.strangers(); len(names) > 0 {
-		s.log.Warn("found files in the data directory that are not a member's: move them elsewhere; while they are there, data keys can be neither listed nor removed",
+		s.log.Warn("found files in the data directory that are not a member's: move them elsewhere; Coffer does not encrypt them",
 			zap.String("data-dir", s.dir.path), zap.Strings("names", names))
 	}
 	if s.dir.fresh {

@@ -126,7 +126,12 @@ type ListResponse struct {
 	// keys in the order in which they were made, the oldest first.
 	Keys []*DataKey `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
 	// wraps of the keyring key, the oldest first. Any one that is in force opens the keyring.
-	Wraps         []*Wrap `protobuf:"bytes,5,rep,name=wraps,proto3" json:"wraps,omitempty"`
+	Wraps []*Wrap `protobuf:"bytes,5,rep,name=wraps,proto3" json:"wraps,omitempty"`
+	// foreign_files are the paths of files among the sealed ones that are not Coffer's: not encrypted, and under no key.
+	// They should be moved elsewhere.
+	ForeignFiles []string `protobuf:"bytes,6,rep,name=foreign_files,json=foreignFiles,proto3" json:"foreign_files,omitempty"`
+	// foreign_bytes is the size of them all.
+	ForeignBytes  int64 `protobuf:"varint,7,opt,name=foreign_bytes,json=foreignBytes,proto3" json:"foreign_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,6 +199,20 @@ func (x *ListResponse) GetWraps() []*Wrap {
 		return x.Wraps
 	}
 	return nil
+}
+
+func (x *ListResponse) GetForeignFiles() []string {
+	if x != nil {
+		return x.ForeignFiles
+	}
+	return nil
+}
+
+func (x *ListResponse) GetForeignBytes() int64 {
+	if x != nil {
+		return x.ForeignBytes
+	}
+	return 0
 }
 
 // DataKey describes one data key. Data keys never seal anything themselves: every file has a key of its own, derived
@@ -495,7 +514,7 @@ const file_keys_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"keys.proto\x12\tcoffer.v1\"\r\n" +
-	"\vListRequest\"\xb9\x01\n" +
+	"\vListRequest\"\x83\x02\n" +
 	"\fListResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -504,7 +523,9 @@ const file_keys_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12&\n" +
 	"\x04keys\x18\x04 \x03(\v2\x12.coffer.v1.DataKeyR\x04keys\x12%\n" +
-	"\x05wraps\x18\x05 \x03(\v2\x0f.coffer.v1.WrapR\x05wraps\"\xa6\x02\n" +
+	"\x05wraps\x18\x05 \x03(\v2\x0f.coffer.v1.WrapR\x05wraps\x12#\n" +
+	"\rforeign_files\x18\x06 \x03(\tR\fforeignFiles\x12#\n" +
+	"\rforeign_bytes\x18\a \x01(\x03R\fforeignBytes\"\xa6\x02\n" +
 	"\aDataKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.coffer.v1.KeyStateR\x05state\x12!\n" +
