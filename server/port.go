@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 
 	"github.com/cofferkv/coffer/identity"
 )
@@ -27,7 +26,7 @@ const (
 // every address that it shares with HTTP, and net/http the rest. Every connection is prepared in a goroutine of its own:
 // a client that is slow to say what it wants holds nobody up.
 type port struct {
-	listener net.Listener
+	listener net.Listener    // holds back connections beyond the limit
 	tls      *identitySource // nil: no TLS
 	plain    bool            // whether connections without TLS are served
 	grpc     *handoff        // nil: no gRPC
@@ -52,10 +51,9 @@ type callerConn struct {
 
 // run accepts connections until the port is closed.
 func (p *port) run() error {
-	listener := netutil.LimitListener(p.listener, connectionLimit())
 	delay := time.Duration(0)
 	for {
-		c, err := listener.Accept()
+		c, err := p.listener.Accept()
 		if err != nil {
 			var errno syscall.Errno
 			if errors.Is(err, net.ErrClosed) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 
 	"github.com/cofferkv/coffer/api"
@@ -108,7 +109,7 @@ func offIsNegative(d time.Duration) time.Duration {
 }
 
 func (s *Server) newPort(o *socket, split bool) *port {
-	p := &port{listener: o.Listener, plain: o.plain, log: s.log, pending: map[net.Conn]bool{}}
+	p := &port{listener: netutil.LimitListener(o.Listener, connectionLimit()), plain: o.plain, log: s.log, pending: map[net.Conn]bool{}}
 	source := s.clientTLS
 	p.rejected = "rejected connection on client endpoint"
 	switch o.role {
