@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // openFile reads the KEK in the file at path, straight into secret memory.
@@ -29,6 +31,7 @@ func openFile(uri, path string) (*KEK, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kms: KEK %s: %w", uri, err)
 	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("kms: KEK %s: %s is not a regular file (%v): name a file that holds %d bytes of key",
@@ -36,6 +39,10 @@ func openFile(uri, path string) (*KEK, error) {
 	case info.Mode().Perm()&0o077 != 0:
 		return nil, fmt.Errorf("kms: KEK %s: others than its owner may use it (mode %04o): run chmod 600 %s, and make a new key "+
 			"if someone may have read this one", uri, info.Mode().Perm(), path)
+	case owner != 0 && owner != os.Geteuid():
+		return nil, fmt.Errorf("kms: KEK %s: it belongs to user %d, who can read and replace it, and this program runs as user %d: "+
+			"run it as the owner, or run chown %d %s, and make a new key if that user must not have this one",
+			uri, owner, os.Geteuid(), os.Geteuid(), path)
 	case info.Size() != kekSize:
 		return nil, fmt.Errorf("kms: KEK %s: it has %d bytes, not %d: it must be the raw key, without encoding or end of line; "+
 			"if it was cut short, restore it from its backup", uri, info.Size(), kekSize)
@@ -52,8 +59,8 @@ func openFile(uri, path string) (*KEK, error) {
 }
 
 // createFile puts a new key at path unless something is there already. The key
-// appears under its name whole or not at all: it is written and synced under
-// another name, then linked.
+// appears under its name whole or not at all: it is written and synced before it
+// is linked there.
 func createFile(path string) error {
 	dir := filepath.Dir(path)
 	if _, err := os.Lstat(path); err == nil {
@@ -62,11 +69,11 @@ func createFile(path string) error {
 		_ = syncDir(dir)
 		return nil
 	}
-	f, err := os.CreateTemp(dir, ".kek-*") // O_EXCL, mode 0600
+	f, err := newFile(dir)
 	if err != nil {
 		return fmt.Errorf("kms: create KEK %s: %w: the directory must exist and be writable", path, err)
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(f.Name()) // if it has one of its own
 	defer f.Close()
 	key, err := NewSecret(kekSize)
 	if err != nil {
@@ -81,13 +88,27 @@ func createFile(path string) error {
 		return fmt.Errorf("kms: create KEK %s: %w", path, err)
 	}
 	// If another process was quicker, its key is the one.
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := unix.Linkat(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("kms: create KEK %s: %w", path, err)
 	}
 	if err := syncDir(dir); err != nil {
 		return fmt.Errorf("kms: create KEK %s: sync its directory: %w", path, err)
 	}
 	return nil
+}
+
+// newFile makes a file in dir for its owner only. It has no name in any directory,
+// so that a crash leaves no key behind. Where that cannot be had (NFS is such a
+// file system) it has a random one; what a crash leaves then is never used.
+func newFile(dir string) (*os.File, error) {
+	if fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600); err == nil {
+		f := os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd))
+		if _, err := os.Stat(f.Name()); err == nil {
+			return f, nil
+		}
+		f.Close() // without /proc it can never be linked
+	}
+	return os.CreateTemp(dir, ".kek-*")
 }
 
 func syncDir(dir string) error {

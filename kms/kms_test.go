@@ -203,3 +203,49 @@ func TestAFailureToLockNamesTheLimit(t *testing.T) {
 	}
 	lockFailure.err = nil
 }
+
+// A key that has no name until it is whole leaves nothing behind after a crash.
+func TestAKeyInTheMakingHasNoName(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Skipf("the file system knows no nameless files: %v", err)
+	}
+	f.Close()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(fd)
+	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO)
+	must(t, err)
+	create(t, dir+"/kek")
+	events := make([]byte, 4096)
+	n, err := unix.Read(fd, events)
+	must(t, err)
+	if n != unix.SizeofInotifyEvent+16 || string(bytes.TrimRight(events[unix.SizeofInotifyEvent:n], "\x00")) != "kek" {
+		t.Fatalf("other names than the key's appeared: %q", events[:n])
+	}
+}
+
+// Where a file cannot do without a name, a crash leaves one.
+func TestWhatACrashLeftIsNotUsed(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/.kek-1", bytes.Repeat([]byte{1}, kekSize), 0o600))
+	left, err := Open("file:" + dir + "/.kek-1")
+	must(t, err)
+	defer left.Close()
+	if create(t, dir+"/kek").ID() == left.ID() {
+		t.Fatal("a left-over became the key")
+	}
+}
+
+func TestAKeyOfAnotherUserIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	path := t.TempDir() + "/kek"
+	create(t, path)
+	must(t, os.Chown(path, 12345, -1))
+	if _, err := Open("file:" + path); err == nil || !strings.Contains(err.Error(), "user 12345") || !strings.Contains(err.Error(), "chown 0 "+path) {
+		t.Fatalf("a file of another user: %v", err)
+	}
+}
