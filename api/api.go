@@ -145,7 +145,7 @@ func New(o Options) *API {
 		stop: make(chan struct{}),
 	}
 	a.services = []service{
-		{&pb.KV_ServiceDesc, kvServer{API: a}},
+		{kvServiceDesc, kvServer{API: a}},
 		{&pb.Watch_ServiceDesc, watchServer{API: a}},
 		{&pb.Lease_ServiceDesc, leaseServer{API: a}},
 		{&pb.Cluster_ServiceDesc, clusterServer{API: a}},

@@ -12,10 +12,31 @@ type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	data, err := c.CodecV2.Marshal(v)
+func (c codec) Marshal(v any) (data mem.BufferSlice, err error) {
+	if e, ok := v.(encoded); ok {
+		data, err = marshal(e)
+	} else {
+		data, err = c.CodecV2.Marshal(v)
+	}
 	sentBytes.Add(float64(data.Len()))
 	return data, err
+}
+
+func marshal(e encoded) (mem.BufferSlice, error) {
+	size := e.wireSize()
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		b, err := e.appendWire(make([]byte, 0, size))
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	pool := mem.DefaultBufferPool()
+	buf := pool.Get(size)
+	b, err := e.appendWire((*buf)[:0])
+	if err != nil {
+		pool.Put(buf)
+		return nil, err
+	}
+	*buf = b
+	return mem.BufferSlice{mem.NewBuffer(buf, pool)}, nil
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {

@@ -19,28 +19,39 @@ type kvServer struct {
 
 var _ pb.KVServer = kvServer{}
 
+// Range is part of pb.KVServer; what gRPC calls is rangeRaw.
 func (s kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	a, err := s.rangeRaw(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	resp := new(pb.RangeResponse)
+	return resp, copyInto(resp, a)
+}
+
+func (s kvServer) rangeRaw(ctx context.Context, r *pb.RangeRequest) (any, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
 	start := time.Now()
-	resp, err := s.readRange(ctx, r)
+	a, err := s.readRange(ctx, r)
 	rangeSeconds.observe(start, err)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	s.warnSlowRead("read-only range ", start, int64(len(resp.Kvs)), resp)
-	s.fill(resp.Header)
-	return resp, nil
+	s.fill(a.Header)
+	s.warnSlowRead("read-only range ", start, int64(a.Len()), a)
+	return a, nil
 }
 
-func (s kvServer) readRange(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (s kvServer) readRange(ctx context.Context, r *pb.RangeRequest) (rangeAnswer, error) {
 	if !r.Serializable {
 		if err := s.node.ReadIndex(ctx); err != nil {
-			return nil, err
+			return rangeAnswer{}, err
 		}
 	}
-	return s.store.Range(ctx, r)
+	a, err := s.store.RangeRaw(ctx, r)
+	return rangeAnswer{a}, err
 }
 
 func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {

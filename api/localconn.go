@@ -64,8 +64,7 @@ func (c *localConn) Invoke(ctx context.Context, method string, args, reply any, 
 	if err != nil {
 		return wireError(err)
 	}
-	proto.Merge(reply.(proto.Message), resp.(proto.Message))
-	return nil
+	return copyInto(reply.(proto.Message), resp)
 }
 
 // checkSize refuses what the gRPC server would refuse to receive.

@@ -41,10 +41,8 @@ func (a *API) logRequest(ctx context.Context, method string, req, resp any, star
 // requestStats measures requests on keys and values; for others, and where there is no response, it returns -1.
 func requestStats(req, resp any) (reqCount int64, reqSize int, respCount int64, respSize int) {
 	switch resp := resp.(type) {
-	case *pb.RangeResponse:
-		if resp != nil {
-			return 0, messageSize(req), resp.Count, messageSize(resp)
-		}
+	case rangeAnswer:
+		return 0, messageSize(req), resp.Count, messageSize(resp)
 	case *pb.PutResponse:
 		if resp != nil {
 			return 1, messageSize(req), 0, messageSize(resp)
@@ -70,10 +68,15 @@ func requestStats(req, resp any) (reqCount int64, reqSize int, respCount int64, 
 	return -1, -1, -1, -1
 }
 
-func messageSize(m any) int { return proto.Size(m.(proto.Message)) }
+func messageSize(m any) int {
+	if e, ok := m.(encoded); ok {
+		return e.wireSize()
+	}
+	return proto.Size(m.(proto.Message))
+}
 
 // warnSlowRead logs a read that took too long, with the size of its answer but nothing from it.
-func (a *API) warnSlowRead(prefix string, start time.Time, count int64, resp proto.Message) {
+func (a *API) warnSlowRead(prefix string, start time.Time, count int64, resp any) {
 	took := time.Since(start)
 	if took <= a.o.WarnReadDuration {
 		return
@@ -83,6 +86,6 @@ func (a *API) warnSlowRead(prefix string, start time.Time, count int64, resp pro
 		zap.Duration("expected-duration", a.o.WarnReadDuration),
 		zap.String("prefix", prefix),
 		zap.Int64("response-count", count),
-		zap.Int("response-size", proto.Size(resp)),
+		zap.Int("response-size", messageSize(resp)),
 	)
 }

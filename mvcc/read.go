@@ -25,7 +25,7 @@ func (v *View) Range(ctx context.Context, key, end []byte, o RangeOptions) (Rang
 	rd := reader{db: v.db}
 	if rev == v.revision {
 		res, err := rd.current(ctx, v.tree, key, end, o)
-		if err == nil && len(res.KVs) >= minPage && res.Count > int64(len(res.KVs)) {
+		if n := max(len(res.KVs), len(res.Raw)); err == nil && n >= minPage && res.Count > int64(n) {
 			v.db.trees.remember(v.revision, v.tree) // the next page will be asked for at this revision
 		}
 		return res, err
@@ -77,24 +77,19 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 		if o.CountOnly {
 			return res, nil
 		}
-		one := new(struct {
-			kv  mvccpb.KeyValue
-			kvs [1]*mvccpb.KeyValue
-			raw [1][]byte
-		})
-		one.kvs[0] = &one.kv
-		res.KVs = one.kvs[:]
 		if o.KeysOnly {
-			fillKey(&one.kv, bytes.Clone(key), m)
+			kv := new(mvccpb.KeyValue)
+			fillKey(kv, bytes.Clone(key), m)
+			res.KVs = []*mvccpb.KeyValue{kv}
 			return res, nil
 		}
-		if one.raw[0], err = r.get(key, m.Mod); err == nil {
-			err = decodeMessage(one.raw[0], &one.kv)
+		raw, err := r.get(key, m.Mod)
+		if err == nil {
+			err = res.add(raw, o)
 		}
 		if err != nil {
 			return RangeResult{}, r.db.readError(m.Mod, err)
 		}
-		res.Raw = one.raw[:]
 		return res, nil
 	}
 	if bytes.Equal(end, fromKey) {
@@ -110,10 +105,10 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 	if o.CountOnly || n == 0 {
 		return res, nil
 	}
-	kvs := make([]mvccpb.KeyValue, n)
-	res.KVs = make([]*mvccpb.KeyValue, 0, n)
 	c := t.seek(key, end)
 	if o.KeysOnly {
+		kvs := make([]mvccpb.KeyValue, n)
+		res.KVs = make([]*mvccpb.KeyValue, 0, n)
 		for i := range kvs {
 			fillKey(&kvs[i], r.keep(c.key()), c.meta())
 			res.KVs = append(res.KVs, &kvs[i])
@@ -124,22 +119,37 @@ func (r *reader) current(ctx context.Context, t tree, key, end []byte, o RangeOp
 	w := walker{reader: r, o: keyBounds(key, end)}
 	defer func() { err = errors.Join(err, w.close()) }()
 	res.Raw = make([][]byte, 0, n)
-	for i := range kvs {
+	if !o.RawOnly {
+		res.KVs = make([]*mvccpb.KeyValue, 0, n)
+	}
+	for i := range n {
 		if i&63 == 0 && ctx.Err() != nil {
 			return RangeResult{}, ctx.Err()
 		}
 		m := c.meta()
 		raw, err := w.fetch(c.key(), m.Mod)
 		if err == nil {
-			err = decodeMessage(raw, &kvs[i])
+			err = res.add(raw, o)
 		}
 		if err != nil {
 			return RangeResult{}, r.db.readError(m.Mod, err)
 		}
-		res.KVs, res.Raw = append(res.KVs, &kvs[i]), append(res.Raw, raw)
 		c.next()
 	}
 	return res, nil
+}
+
+// add appends a message.
+func (r *RangeResult) add(raw []byte, o RangeOptions) error {
+	if !o.RawOnly {
+		kv := new(mvccpb.KeyValue)
+		if err := decodeMessage(raw, kv); err != nil {
+			return err
+		}
+		r.KVs = append(r.KVs, kv)
+	}
+	r.Raw = append(r.Raw, raw)
+	return nil
 }
 
 func fillKey(kv *mvccpb.KeyValue, key []byte, m Meta) {
@@ -307,7 +317,12 @@ func (r *reader) historical(ctx context.Context, key, end []byte, rev int64, o R
 				if err != nil {
 					return RangeResult{}, r.db.readError(at, err)
 				}
-				if err := r.add(&res, v, o.KeysOnly); err != nil {
+				if o.KeysOnly {
+					err = r.addKey(&res, v)
+				} else {
+					err = res.add(r.keep(v), o)
+				}
+				if err != nil {
 					return RangeResult{}, r.db.readError(at, err)
 				}
 			}
@@ -320,21 +335,13 @@ func (r *reader) historical(ctx context.Context, key, end []byte, rev int64, o R
 	return res, nil
 }
 
-// add appends a message to a result.
-func (r *reader) add(res *RangeResult, raw []byte, keysOnly bool) error {
+// addKey appends a message without its value.
+func (r *reader) addKey(res *RangeResult, raw []byte) error {
 	kv := new(mvccpb.KeyValue)
-	if keysOnly {
-		if err := decodeMessage(raw, kv); err != nil {
-			return err
-		}
-		kv.Key, kv.Value = r.keep(kv.Key), nil
-	} else {
-		raw = r.keep(raw)
-		if err := decodeMessage(raw, kv); err != nil {
-			return err
-		}
-		res.Raw = append(res.Raw, raw)
+	if err := decodeMessage(raw, kv); err != nil {
+		return err
 	}
+	kv.Key, kv.Value = r.keep(kv.Key), nil
 	res.KVs = append(res.KVs, kv)
 	return nil
 }

@@ -51,6 +51,7 @@ type RangeOptions struct {
 	Limit     int64 // return at most so many keys; 0 or less: all
 	CountOnly bool  // return the count and no keys
 	KeysOnly  bool  // leave out the values: they are then not read at all, and RangeResult.Raw stays empty
+	RawOnly   bool  // leave RangeResult.KVs empty; not together with KeysOnly
 }
 
 // RangeResult is the answer to a Range. Slices and messages are the caller's to keep but share memory with each

@@ -25,6 +25,24 @@ type reader interface {
 // executeRange answers r from rd; revision goes into the header. The messages
 // of the response are shared and must not be changed.
 func executeRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision int64) (*pb.RangeResponse, error) {
+	a, err := answerRange(ctx, rd, r, revision, false)
+	return a.RangeResponse, err
+}
+
+// RangeAnswer is a RangeResponse. The key-values are in Raw, in their wire
+// encoding, if they could be left in it; then Kvs is empty. They are shared
+// and must not be changed.
+type RangeAnswer struct {
+	*pb.RangeResponse
+	Raw [][]byte
+}
+
+// Len returns the number of key-values.
+func (a *RangeAnswer) Len() int { return max(len(a.Kvs), len(a.Raw)) }
+
+// answerRange is executeRange; raw says that the key-values are better not
+// decoded.
+func answerRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision int64, raw bool) (RangeAnswer, error) {
 	ordered := r.SortOrder == pb.RangeRequest_NONE ||
 		r.SortTarget == pb.RangeRequest_KEY && r.SortOrder == pb.RangeRequest_ASCEND
 	o := mvcc.RangeOptions{
@@ -35,16 +53,23 @@ func executeRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision i
 	// One more than the limit shows whether there is more. What is sorted or
 	// filtered afterwards must be read whole.
 	if ordered && !hasRevisionFilters(r) {
+		o.RawOnly = raw && !r.KeysOnly
 		if o.Limit = r.Limit; o.Limit > 0 && o.Limit < math.MaxInt64 {
 			o.Limit++
 		}
 	}
 	res, err := rd.Range(ctx, r.Key, r.RangeEnd, o)
 	if err != nil {
-		return nil, err
+		return RangeAnswer{}, err
+	}
+	resp := &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: revision}, Count: res.Count}
+	if o.RawOnly {
+		if resp.More = r.Limit > 0 && int64(len(res.Raw)) > r.Limit; resp.More {
+			res.Raw = res.Raw[:r.Limit]
+		}
+		return RangeAnswer{resp, res.Raw}, nil
 	}
 	kvs := sortKVs(filterKVs(res.KVs, r), r)
-	resp := &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: revision}, Count: res.Count}
 	if r.Limit > 0 && int64(len(kvs)) > r.Limit {
 		kvs = kvs[:r.Limit]
 		resp.More = true
@@ -59,7 +84,7 @@ func executeRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision i
 		kvs = withoutValues(kvs)
 	}
 	resp.Kvs = kvs
-	return resp, nil
+	return RangeAnswer{RangeResponse: resp}, nil
 }
 
 func hasRevisionFilters(r *pb.RangeRequest) bool {

@@ -16,12 +16,22 @@ import (
 // the revision is set. The key-value messages are shared and must not be
 // changed.
 func (s *Store) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	a, err := s.answer(ctx, r, false)
+	return a.RangeResponse, err
+}
+
+// RangeRaw is Range for who passes the answer on over the wire.
+func (s *Store) RangeRaw(ctx context.Context, r *pb.RangeRequest) (RangeAnswer, error) {
+	return s.answer(ctx, r, true)
+}
+
+func (s *Store) answer(ctx context.Context, r *pb.RangeRequest, raw bool) (RangeAnswer, error) {
 	start := time.Now()
 	v := s.db.View()
 	defer v.Close()
-	resp, err := executeRange(ctx, v, r, v.Revision())
+	a, err := answerRange(ctx, v, r, v.Revision(), raw)
 	observeRange(start, err)
-	return resp, err
+	return a, err
 }
 
 // firstChunkKeys is how many keys the first chunk of a RangeStream has: few, so
