@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/cofferkv/coffer/config"
 	"github.com/cofferkv/coffer/journal"
@@ -57,7 +59,7 @@ func Restore(ctx context.Context, c *config.Config, snapshot io.Reader, bump int
 		return nil, errors.Join(err, r.discard())
 	}
 	if err := r.appear(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.discard())
 	}
 	return &Restored{Member: founders.self(), Revision: r.revision}, nil
 }
@@ -133,15 +135,25 @@ func (r *restoration) make(ctx context.Context, kek *kms.KEK, f *founders, conte
 	return errors.Join(j.WriteAnchor(a), j.Reset(store.RestoredIndex, store.RestoredTerm), j.Close())
 }
 
-// appear gives the directories their names: the data directory last, since it is the one that a member looks for.
-func (r *restoration) appear() error {
+// appear gives the directories their names: the data directory last, since it is the one that a member looks for. After
+// an error all is as it was before, or the error says what is not.
+func (r *restoration) appear() (err error) {
 	for _, dir := range []string{r.wal, r.data} {
 		if dir == "" {
 			continue
 		}
-		if err := os.Rename(unfinished(dir), dir); err != nil {
-			return err
+		before, statErr := os.Stat(dir)
+		if statErr != nil && !errors.Is(statErr, fs.ErrNotExist) {
+			return statErr
 		}
+		if err := unix.Rename(unfinished(dir), dir); err != nil { // os.Rename would not replace an empty directory
+			return fmt.Errorf("rename %s to %s: %w: restore into another directory, or make room for this one", unfinished(dir), dir, err)
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, disappear(dir, before))
+			}
+		}()
 		parent, err := os.Open(filepath.Dir(dir))
 		if err != nil {
 			return err
@@ -151,4 +163,19 @@ func (r *restoration) appear() error {
 		}
 	}
 	return nil
+}
+
+// disappear takes the name from a directory again. before is the empty directory that stood there, if there was one.
+func disappear(dir string, before fs.FileInfo) error {
+	if err := os.Rename(dir, unfinished(dir)); err != nil {
+		return fmt.Errorf("%s is left from this restore and of no use alone: remove it before the next attempt: %w", dir, err)
+	}
+	if before == nil {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("the empty directory %s is gone: make it again: %w", dir, err)
+	}
+	owner := before.Sys().(*syscall.Stat_t)
+	return errors.Join(os.Chown(dir, int(owner.Uid), int(owner.Gid)), os.Chmod(dir, before.Mode().Perm()))
 }
