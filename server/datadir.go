@@ -274,6 +274,16 @@ func realPath(path string) (string, error) {
 	}
 }
 
+// checkPermission finds fault with a directory that others than its owner may use. What they find there is sealed, but they
+// could copy or replace it.
+func checkPermission(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return nil // there is nothing yet
+	}
+	return fmt.Errorf("directory %s exists with permission %04o, which lets others than its owner in: run chmod 700 %s", dir, info.Mode().Perm(), dir)
+}
+
 func permissionRemedy(err error, path string) string {
 	if !errors.Is(err, fs.ErrPermission) {
 		return ""

@@ -112,6 +112,11 @@ func (s *Server) openDataDir() error {
 	if s.dir, err = openDataDir(s.c); err != nil {
 		return err
 	}
+	for _, dir := range []string{s.c.DataDir, s.c.WALDir} {
+		if err := checkPermission(dir); err != nil {
+			s.log.Warn("check file permission", zap.Error(err))
+		}
+	}
 	if names := s.dir.strangers(); len(names) > 0 {
 		s.log.Warn("found files in the data directory that are not a member's: move them elsewhere; Coffer does not encrypt them",
 			zap.String("data-dir", s.dir.path), zap.Strings("names", names))
