@@ -10,17 +10,14 @@ import (
 	"regexp"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"github.com/tmc/grpc-websocket-proxy/wsproxy"
 	"go.etcd.io/etcd/api/v3/etcdserverpb/gw"
-	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
-
-// maxGatewayMessage bounds one JSON message of a websocket stream, in bytes.
-const maxGatewayMessage = 0x7fffffff
 
 // gateway serves the v3 API as JSON over HTTP, and its streams over websockets too. It has etcd's dialect: field names as
 // in the .proto files, defaults left out, unknown fields ignored, 64-bit integers as strings, bytes in base64.
@@ -45,30 +42,47 @@ func (a *API) gateway() http.Handler {
 			panic(fmt.Sprintf("api: registering a gateway handler: %v", err)) // no generated handler returns one
 		}
 	}
-	return wsproxy.WebsocketProxy(a.limitBodies(mux),
-		// A websocket begins as a GET; the streams behind it are POSTs.
-		wsproxy.WithRequestMutator(func(_, out *http.Request) *http.Request {
-			out.Method = http.MethodPost
-			return out
-		}),
-		wsproxy.WithMaxRespBodyBufferSize(maxGatewayMessage),
-		wsproxy.WithLogger(websocketLog{a.log}),
-	)
+	return a.websockets(a.limitBodies(mux))
 }
 
 // maxJSONBytes bounds what is read of one message before it is known to be too large; in JSON it is longer than on the
 // wire, but not by that much.
 func (a *API) maxJSONBytes() int64 { return 4 * int64(a.maxMessageBytes()) }
 
-// limitBodies bounds what a unary request may send. Streams go on for as long as they like, message by message.
+// limitBodies bounds what a unary request may send. Streams go on for as long as they like, message by message, up to one
+// that cannot be read.
 func (a *API) limitBodies(next http.Handler) http.Handler {
 	limit := a.maxJSONBytes()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v3/watch" && r.URL.Path != "/v3/lease/keepalive" {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
+		} else {
+			fault := make(streamFault, 1)
+			r = r.WithContext(context.WithValue(r.Context(), streamFaultKey{}, fault))
+			r.Body = streamBody{r.Body, fault}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// streamFault is why no further message of a streaming request can be taken. The gateway's generated code keeps that to
+// itself and only stops sending; so whoever finds out leaves the reason here, for the other end of the stream (localConn).
+type streamFault chan error
+
+type streamFaultKey struct{}
+
+// report is called before the end of what is sent.
+func (f streamFault) report(err error) {
+	select {
+	case f <- err:
+	default: // the first one counts, if anybody asks
+	}
+}
+
+// streamBody is the body of a streaming request.
+type streamBody struct {
+	io.ReadCloser
+	fault streamFault
 }
 
 // discreetJSON says of a message that is not JSON, or not of the expected form, where but not what it is: the gateway
@@ -82,9 +96,15 @@ type discreetJSON struct {
 func (m discreetJSON) NewDecoder(r io.Reader) runtime.Decoder {
 	body := &failingReader{r: r}
 	decoder := m.Marshaler.NewDecoder(body)
-	return runtime.DecoderFunc(func(v any) error {
+	stream, _ := r.(streamBody)
+	return runtime.DecoderFunc(func(v any) (err error) {
 		body.left = m.limit
-		err := decoder.Decode(v)
+		defer func() {
+			if err != nil && err != io.EOF {
+				stream.fault.report(status.Error(codes.InvalidArgument, err.Error()))
+			}
+		}()
+		err = decoder.Decode(v)
 		switch {
 		case err == nil || err == io.EOF:
 			return err
@@ -122,23 +142,14 @@ type failingReader struct {
 }
 
 func (f *failingReader) Read(p []byte) (int, error) {
-	if f.left <= 0 {
+	if f.left < 0 {
 		f.err = errMessageTooLong
 		return 0, f.err
 	}
-	n, err := f.r.Read(p[:min(int64(len(p)), f.left)])
+	n, err := f.r.Read(p[:min(int64(len(p)), f.left+1)]) // one more shows that there is more
 	f.left -= int64(n)
 	if err != nil {
 		f.err = err
 	}
 	return n, err
 }
-
-// websocketLog takes the websocket proxy's warnings. Its debug lines are messages in full, keys and values included, and
-// are dropped.
-type websocketLog struct{ log *zap.Logger }
-
-func (l websocketLog) Warnln(args ...any) {
-	l.log.Warn("websocket", zap.String("message", fmt.Sprintln(args...)))
-}
-func (l websocketLog) Debugln(...any) {}

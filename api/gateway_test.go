@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -151,31 +152,87 @@ func expectLine(t *testing.T, lines *bufio.Scanner, want string) {
 
 func TestTheGatewayStreamsOverWebsockets(t *testing.T) {
 	m := startMember(t)
-	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(m.httpURL, "http")+"/v3/watch", nil)
-	must(t, err)
-	defer ws.Close()
-	expect := func(want string) {
-		t.Helper()
-		_, got, err := ws.ReadMessage()
-		must(t, err)
-		if s := strings.ReplaceAll(string(got), " ", ""); !strings.Contains(s, want) {
-			t.Errorf("got %s, want %s", s, want)
+	ws := m.websocket(t, "/v3/watch")
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"create_request":{"key":"`+b64("k")+`"}}`)))
+	expectMessage(t, ws, `"created":true`)
+	m.put(t, "k", "v")
+	expectMessage(t, ws, `"mod_revision":"2"`)
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"cancel_request":{"watch_id":"0"}}`)))
+	expectMessage(t, ws, `"canceled":true`)
+
+	alive := m.websocket(t, "/v3/lease/keepalive")
+	must(t, alive.WriteMessage(websocket.TextMessage, []byte(`{"ID":"5"}`)))
+	expectMessage(t, alive, `"ID":"5"`)
+}
+
+func TestAStreamThatIsNotJSONIsAnswered(t *testing.T) {
+	m := startMember(t, func(o *memberOptions) { o.api.MaxRequestBytes = 1000 - messageOverhead })
+	const notJSON = `{"code":3,"message":"the request is not a etcdserverpb.%s in JSON%s"}`
+	for _, c := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"/v3/watch", `{"create_request":`, 400, fmt.Sprintf(notJSON, "WatchRequest", "")},
+		{"/v3/watch", `{"create_request":{"key":"%"}}`, 400, fmt.Sprintf(notJSON, "WatchRequest", " (line 1:26)")},
+		{"/v3/watch", `{"create_request":{"key":secret}}`, 400, fmt.Sprintf(notJSON, "WatchRequest", " (byte 26)")},
+		{"/v3/watch", `{"create_request":{"key":"` + b64(strings.Repeat("k", 2000)) + `"}}`, 429, ""},
+		{"/v3/watch", `{"create_request":{"key":"` + b64(strings.Repeat("k", 4000)) + `"}}`, 400, `{"code":3,"message":"http: request body too large"}`},
+		{"/v3/lease/keepalive", `{"ID":`, 400, fmt.Sprintf(notJSON, "LeaseKeepAliveRequest", "")},
+		{"/v3/lease/keepalive", `[]`, 400, fmt.Sprintf(notJSON, "LeaseKeepAliveRequest", " (line 1:1)")},
+		{"/v3/lease/keepalive", ``, 200, ""},
+	} {
+		status, got := m.post(t, c.path, c.body)
+		if status != c.status {
+			t.Errorf("%s %.40s: status %d, want %d: %s", c.path, c.body, status, c.status, got)
+		}
+		if c.want != "" && (got == "" || compact(t, got) != compact(t, c.want)) {
+			t.Errorf("%s %.40s:\ngot  %s\nwant %s", c.path, c.body, got, c.want)
 		}
 	}
-	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"create_request":{"key":"`+b64("k")+`"}}`)))
-	expect(`"created":true`)
-	m.put(t, "k", "v")
-	expect(`"mod_revision":"2"`)
-	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"cancel_request":{"watch_id":"0"}}`)))
-	expect(`"canceled":true`)
 
-	alive, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(m.httpURL, "http")+"/v3/lease/keepalive", nil)
+	// What comes after a good message is a line of the stream.
+	ws := m.websocket(t, "/v3/watch")
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"create_request":{"key":"`+b64("k")+`"}}`)))
+	expectMessage(t, ws, `"created":true`)
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte(`{"create_request":[]}`)))
+	expectMessage(t, ws, `{"error":{"code":3,"message":"therequestisnotaetcdserverpb.WatchRequestinJSON(line1:19)"`)
+	if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("the websocket ended with %v", err)
+	}
+}
+
+func TestAWebsocketTakesNoMessageLargerThanABody(t *testing.T) {
+	m := startMember(t, func(o *memberOptions) { o.api.MaxRequestBytes = 1<<20 - messageOverhead })
+	key := strings.Repeat("k", 1000)
+	request := `{"create_request":{"key":"` + b64(key) + `"}}`
+	for _, size := range []int64{m.api.maxJSONBytes() + 1, 10 * m.api.maxJSONBytes()} {
+		ws := m.websocket(t, "/v3/watch")
+		must(t, ws.WriteMessage(websocket.TextMessage, []byte(request))) // the bound is one of messages, not of streams
+		expectMessage(t, ws, `"created":true`)
+		must(t, ws.WriteMessage(websocket.TextMessage, []byte(request[:len(request)-1]+strings.Repeat(" ", int(m.api.maxJSONBytes())-len(request))+"}")))
+		expectMessage(t, ws, `"created":true`)
+		must(t, ws.WriteMessage(websocket.TextMessage, []byte(strings.Repeat(" ", int(size)))))
+		if _, got, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+			t.Errorf("%d bytes: got %q, %v", size, got, err)
+		}
+	}
+}
+
+func (m *member) websocket(t *testing.T, path string) *websocket.Conn {
+	t.Helper()
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(m.httpURL, "http")+path, nil)
 	must(t, err)
-	defer alive.Close()
-	must(t, alive.WriteMessage(websocket.TextMessage, []byte(`{"ID":"5"}`)))
-	_, got, err := alive.ReadMessage()
+	t.Cleanup(func() { ws.Close() })
+	must(t, ws.SetReadDeadline(time.Now().Add(10*time.Second)))
+	return ws
+}
+
+func expectMessage(t *testing.T, ws *websocket.Conn, want string) {
+	t.Helper()
+	_, got, err := ws.ReadMessage()
 	must(t, err)
-	if s := strings.ReplaceAll(string(got), " ", ""); !strings.Contains(s, `"ID":"5"`) {
-		t.Errorf("got %s", s)
+	if s := strings.ReplaceAll(string(got), " ", ""); !strings.Contains(s, want) {
+		t.Errorf("got %s, want %s", s, want)
 	}
 }

@@ -95,7 +95,10 @@ func (c *localConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 	if !ok {
 		return nil, status.Errorf(codes.Unimplemented, "unknown method %s", method)
 	}
+	fault, _ := ctx.Value(streamFaultKey{}).(streamFault)
 	p := &pipe{
+		fault:    fault,
+		begun:    make(chan struct{}),
 		ctx:      incoming(ctx),
 		conn:     c,
 		toServer: make(chan proto.Message),
@@ -116,6 +119,9 @@ type pipe struct {
 	ctx                context.Context
 	conn               *localConn
 	toServer, toClient chan proto.Message
+	fault              streamFault
+	beginOnce          sync.Once
+	begun              chan struct{} // the first message was sent
 	closeOnce          sync.Once
 	closed             chan struct{} // the client will send no more
 	done               chan struct{} // the handler has returned err
@@ -125,9 +131,23 @@ type pipe struct {
 // clientEnd is the gateway's end of a pipe.
 type clientEnd struct{ *pipe }
 
-func (clientEnd) Header() (metadata.MD, error) { return nil, nil }
-func (clientEnd) Trailer() metadata.MD         { return nil }
-func (c clientEnd) Context() context.Context   { return c.ctx }
+func (clientEnd) Trailer() metadata.MD       { return nil }
+func (c clientEnd) Context() context.Context { return c.ctx }
+
+// Header waits for the first message: if there is none because of a fault, the request is answered as any bad request.
+func (c clientEnd) Header() (metadata.MD, error) {
+	select {
+	case <-c.begun:
+	case <-c.closed:
+	case <-c.done:
+	}
+	select {
+	case err := <-c.fault:
+		return nil, err
+	default:
+		return nil, nil
+	}
+}
 
 func (c clientEnd) CloseSend() error {
 	c.closeOnce.Do(func() { close(c.closed) })
@@ -136,10 +156,12 @@ func (c clientEnd) CloseSend() error {
 
 func (c clientEnd) SendMsg(m any) error {
 	if err := c.conn.checkSize(m); err != nil {
+		c.fault.report(err)
 		return err
 	}
 	select {
 	case c.toServer <- proto.Clone(m.(proto.Message)):
+		c.beginOnce.Do(func() { close(c.begun) })
 		return nil
 	case <-c.done:
 		return io.EOF // RecvMsg returns why
@@ -151,7 +173,14 @@ func (c clientEnd) RecvMsg(m any) error {
 	case got := <-c.toClient:
 		proto.Merge(m.(proto.Message), got)
 		return nil
+	case err := <-c.fault:
+		return err
 	case <-c.done:
+		select {
+		case err := <-c.fault:
+			return err
+		default:
+		}
 		if c.err != nil {
 			return wireError(c.err)
 		}
