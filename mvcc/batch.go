@@ -120,12 +120,25 @@ func (b *Batch) Commit(index, term uint64) ([]Events, error) {
 	if err := p.Commit(pebble.NoSync); err != nil {
 		return nil, fmt.Errorf("mvcc: write to store in %s: %w", db.dir, err)
 	}
+	db.cacheMessages(b.events)
 	db.publish(v)
 	db.countCommitted(b)
 	if len(b.due) > 0 {
 		db.remover.schedule(b.due)
 	}
 	return b.events, p.Close()
+}
+
+// cacheMessages puts the new messages into the cache. Those that they replace stay: watches may want them next.
+func (db *DB) cacheMessages(revisions []Events) {
+	for _, evs := range revisions {
+		for i := range evs.Events {
+			e := &evs.Events[i]
+			if e.Type == mvccpb.PUT {
+				db.messages.add(Rev{evs.Revision, int32(i)}, e.Raw)
+			}
+		}
+	}
 }
 
 // encode writes the batch as one of the engine.

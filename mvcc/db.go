@@ -17,6 +17,7 @@ type Options struct {
 	FS            vfs.FS // through which every byte goes; required
 	Dir           string // the store's directory, created if it does not exist; required
 	CacheBytes    int64  // block cache; 0: 128 MiB
+	MessageBytes  int    // cache of messages; 0: 64 MiB
 	MemTableBytes uint64 // size at which a memtable is flushed; 0: 32 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
@@ -28,18 +29,19 @@ type Options struct {
 
 // DB is an open store. Its methods may be called from any goroutine, but there is only one Batch at a time.
 type DB struct {
-	pebble  *pebble.DB
-	engine  *engine
-	log     *zap.Logger
-	dir     string
-	view    atomic.Pointer[View] // the last committed state
-	written atomic.Uint64        // bytes of all batches ever committed
-	pinned  pins
-	trees   remembered
-	remover remover
-	hashes  hashes
-	sizes   sizes
-	batch   bool // there is a Batch
+	pebble   *pebble.DB
+	engine   *engine
+	log      *zap.Logger
+	dir      string
+	view     atomic.Pointer[View] // the last committed state
+	written  atomic.Uint64        // bytes of all batches ever committed
+	pinned   pins
+	trees    remembered
+	messages *messages
+	remover  remover
+	hashes   hashes
+	sizes    sizes
+	batch    bool // there is a Batch
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -60,6 +62,8 @@ func Open(o Options) (*DB, error) {
 	return db.start()
 }
 
+const defaultMessageBytes = 64 << 20
+
 func openEngine(o Options, create bool) (*DB, error) {
 	e := newEngine(o)
 	po := e.options(o)
@@ -68,13 +72,20 @@ func openEngine(o Options, create bool) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mvcc: open store in %s: %w", o.Dir, err)
 	}
-	return &DB{pebble: p, engine: e, log: e.log, dir: o.Dir, closing: make(chan struct{})}, nil
+	if o.MessageBytes == 0 {
+		o.MessageBytes = defaultMessageBytes
+	}
+	m, err := newMessages(o.MessageBytes)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mvcc: open store in %s: %w", o.Dir, err), p.Close())
+	}
+	return &DB{pebble: p, engine: e, log: e.log, dir: o.Dir, messages: m, closing: make(chan struct{})}, nil
 }
 
 // start makes an opened store ready for use, or closes it.
 func (db *DB) start() (*DB, error) {
 	if err := db.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("mvcc: load store in %s: %w", db.dir, err), db.pebble.Close())
+		return nil, errors.Join(fmt.Errorf("mvcc: load store in %s: %w", db.dir, err), db.pebble.Close(), db.messages.close())
 	}
 	db.startRemover()
 	reportMetrics(db)
@@ -156,7 +167,7 @@ func (db *DB) Close() error {
 		close(db.closing)
 		db.remover.wait()
 		unreportMetrics(db)
-		err = errors.Join(db.Flush(), db.pebble.Close())
+		err = errors.Join(db.Flush(), db.pebble.Close(), db.messages.close())
 		if err != nil {
 			err = fmt.Errorf("mvcc: close store in %s: %w", db.dir, err)
 		}

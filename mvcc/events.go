@@ -105,7 +105,7 @@ func (db *DB) fillEvent(e *Event, rev Rev) error {
 		e.Raw = appendMessage(nil, e.KV.Key, nil, Meta{Mod: rev})
 		return nil
 	}
-	raw, err := db.message(e.KV.Key, rev)
+	raw, _, err := db.message(e.KV.Key, rev)
 	if err == nil {
 		err = decodeMessage(raw, e.KV)
 	}
@@ -123,7 +123,7 @@ func (v *View) PrevKV(ev *Event) (*mvccpb.KeyValue, error) {
 		return nil, nil
 	}
 	kv := new(mvccpb.KeyValue)
-	raw, err := v.db.message(ev.KV.Key, ev.prev)
+	raw, _, err := v.db.message(ev.KV.Key, ev.prev)
 	if err == nil {
 		err = decodeMessage(raw, kv)
 	}

@@ -33,6 +33,14 @@ var (
 		Namespace: "etcd_debugging", Subsystem: "mvcc", Name: "keys_total",
 		Help: "Number of keys.",
 	})
+	messageCacheHits = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "coffer", Subsystem: "mvcc", Name: "message_cache_hits_total",
+		Help: "Total number of reads of one version that needed nothing of the storage engine.",
+	})
+	messageCacheMisses = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "coffer", Subsystem: "mvcc", Name: "message_cache_misses_total",
+		Help: "Total number of reads of one version that were answered by the storage engine.",
+	})
 	removalTotalMs = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "etcd_debugging", Subsystem: "mvcc", Name: "db_compaction_total_duration_milliseconds",
 		Help:    "How long the removal of compacted versions took.",
@@ -82,7 +90,7 @@ func reportedGauge(namespace, name, help string, f func(*DB) int64) prometheus.C
 
 func init() {
 	prometheus.MustRegister(rangesTotal, putsTotal, deletesTotal, txnsTotal, putBytes, keysTotal,
-		removalTotalMs, removalPauseMs, removalLast, removedTotal, hashSeconds, hashRevSeconds, scanSeconds,
+		messageCacheHits, messageCacheMisses, removalTotalMs, removalPauseMs, removalLast, removedTotal, hashSeconds, hashRevSeconds, scanSeconds,
 		reportedGauge("etcd", "db_total_size_in_bytes", "Size of the store on disk and in memtables.",
 			func(db *DB) int64 { n, _ := db.Size(); return n }),
 		reportedGauge("etcd", "db_total_size_in_use_in_bytes", "Size of the store without files that wait for removal.",

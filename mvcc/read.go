@@ -173,20 +173,29 @@ func (r *reader) get(key []byte, rev Rev) ([]byte, error) {
 			return raw, nil
 		}
 	}
-	return r.db.message(key, rev)
+	raw, cached, err := r.db.message(key, rev)
+	if err == nil && !cached {
+		r.db.messages.add(rev, raw)
+	}
+	return raw, err
 }
 
-// message returns a copy of the message of a version that exists.
-func (db *DB) message(key []byte, rev Rev) ([]byte, error) {
+// message returns a copy of the message of a version that exists, and whether it came out of the cache.
+func (db *DB) message(key []byte, rev Rev) (raw []byte, cached bool, err error) {
+	if raw, ok := db.messages.append(nil, rev); ok {
+		messageCacheHits.Inc()
+		return raw, true, nil
+	}
+	messageCacheMisses.Inc()
 	buf := keyBuffers.Get().(*[]byte)
 	defer keyBuffers.Put(buf)
 	*buf = appendVersionKey((*buf)[:0], key, rev)
 	v, closer, err := db.pebble.Get(*buf)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	raw := append(make([]byte, 0, len(v)), v...)
-	return raw, closer.Close()
+	raw = append(make([]byte, 0, len(v)), v...)
+	return raw, false, closer.Close()
 }
 
 var keyBuffers = sync.Pool{New: func() any {

@@ -120,7 +120,7 @@ func (v *View) rebuild(ctx context.Context, rev int64, changes int) (t tree, ok 
 			continue
 		}
 		var kv mvccpb.KeyValue
-		raw, err := v.db.message(c.key, c.prev)
+		raw, _, err := v.db.message(c.key, c.prev)
 		if err == nil {
 			err = decodeMessage(raw, &kv)
 		}
