@@ -89,7 +89,12 @@ func printKeys(out io.Writer, endpoint string, r *cofferpb.ListResponse) error {
 	for _, k := range r.Wraps {
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", k.KekId, k.Uri, timeOf(k.CreatedUnix), generations(k.Since, k.Until))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || len(r.ForeignFiles) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "  %d bytes are in files that Coffer did not write and that no key protects; move them away: %s\n",
+		r.ForeignBytes, strings.Join(r.ForeignFiles, ", "))
+	return err
 }
 
 func timeOf(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
