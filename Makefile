@@ -81,9 +81,14 @@ long: tools build
 	COFFER_LONG=1 go test -count=1 -timeout 6h ./...
 	for module in process differential; do (cd test/$$module && COFFER_LONG=1 go test -count=1 -timeout 6h ./...); done
 
-## bench: benchmarks of the packages
+## bench: the yardstick, coffer and etcd side by side (BENCH="-tls", "scale", "tail", "soak" and more: see test/bench)
 .PHONY: bench
-bench:
+bench: build
+	cd test/bench && go run . $(BENCH) -coffer ../../bin/coffer
+
+## bench-packages: benchmarks of the packages
+.PHONY: bench-packages
+bench-packages:
 	go test -run '^$$' -bench . -benchmem ./...
 
 ## fuzz: every fuzz target for FUZZTIME (default 30s)
