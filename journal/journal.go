@@ -22,7 +22,7 @@ type Options struct {
 }
 
 // DefaultSegmentSize is the size of a full-grown segment in bytes.
-const DefaultSegmentSize = 64 << 20
+const DefaultSegmentSize = 12 << 20
 
 // cacheBytes bounds the entries kept in memory: enough for what raft reads again right after it was appended and
 // for followers that lag a little.

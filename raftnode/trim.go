@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
 	"github.com/cofferkv/coffer/journal"
@@ -12,13 +13,15 @@ import (
 )
 
 // trimmer bounds the journal, and with it what a crash leaves to be replayed:
-// from time to time it flushes the store and cuts what is not needed any more.
+// from time to time it cuts what is not needed any more, and flushes the store
+// if that has not flushed anything by itself.
 type trimmer struct {
 	n    *Node
 	wake chan struct{}
 
-	bytes   atomic.Int64  // of entries applied since the last flush
-	flushed atomic.Uint64 // the applied index at the last flush
+	bytes   atomic.Int64  // of entries applied since the last trim
+	trimmed atomic.Uint64 // the applied index at the last trim
+	durable uint64        // the durable index after the last trim; the trim goroutine's own
 
 	// anchoring is held from taking an anchor to writing it, and the cut that
 	// rests on it: an older one must not come between, nor be the last.
@@ -26,8 +29,8 @@ type trimmer struct {
 }
 
 func newTrimmer(n *Node, applied uint64) *trimmer {
-	t := &trimmer{n: n, wake: make(chan struct{}, 1)}
-	t.flushed.Store(applied)
+	t := &trimmer{n: n, wake: make(chan struct{}, 1), durable: applied}
+	t.trimmed.Store(applied)
 	return t
 }
 
@@ -38,7 +41,7 @@ func (t *trimmer) applied(es []store.Entry) {
 		size += int64(len(e.Raft.GetData()))
 	}
 	last := es[len(es)-1].Raft.GetIndex()
-	if t.bytes.Add(size) >= t.n.o.FlushBytes || last >= t.flushed.Load()+t.n.o.SnapshotCount {
+	if t.bytes.Add(size) >= t.n.o.FlushBytes || last >= t.trimmed.Load()+t.n.o.SnapshotCount {
 		t.signal()
 	}
 }
@@ -64,19 +67,37 @@ func (t *trimmer) run() {
 	}
 }
 
-// trim flushes the store and cuts the journal.
+// trim cuts the journal, and flushes the store before if it has to: a store that
+// has filled a memtable since the last trim has flushed what came before, and to
+// be flushed again so soon would only give it small files to merge.
 func (t *trimmer) trim() error {
 	bytes := t.bytes.Load()
-	t.flushed.Store(t.n.applied.Load())
-	if err := t.n.o.Store.DB().Flush(); err != nil {
+	t.trimmed.Store(t.n.applied.Load())
+	db := t.n.o.Store.DB()
+	durable, err := db.DurableApplied()
+	if err == nil && durable <= t.durable {
+		if err = db.Flush(); err == nil {
+			durable, err = db.DurableApplied()
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("flushing the store so that the journal can be cut: %w", err)
 	}
+	t.durable = durable
 	t.bytes.Add(-bytes)
-	applied := t.n.applied.Load()
-	if applied <= t.n.o.CatchUpEntries {
+	applied, keep := t.n.applied.Load(), t.n.o.CatchUpEntries
+	if alone(t.n.o.Store.ConfState()) {
+		keep = 0 // nobody lags behind
+	}
+	if applied <= keep {
 		return nil
 	}
-	return t.n.cut(applied - t.n.o.CatchUpEntries)
+	return t.n.cut(applied - keep)
+}
+
+// alone reports whether a cluster has one member only.
+func alone(cs *raftpb.ConfState) bool {
+	return len(cs.GetVoters()) == 1 && len(cs.GetVotersOutgoing())+len(cs.GetLearners())+len(cs.GetLearnersNext()) == 0
 }
 
 // cut removes entries up to index from the journal, as far as the store has
