@@ -20,8 +20,11 @@ const (
 	// cannot be opened by an older binary: so it is pinned, and raised on purpose only.
 	formatVersion = pebble.FormatTableFormatV6
 
-	defaultCacheBytes    = 128 << 20
-	defaultMemTableBytes = 32 << 20
+	// Without cgo the block cache and the memtables lie on Go's heap, which needs room for garbage in proportion to
+	// them. The cache of messages in front of them does not. So they are small: what is read again is mostly found
+	// there, and a memtable that is flushed soon leaves little to be replayed after a crash.
+	defaultCacheBytes    = 16 << 20
+	defaultMemTableBytes = 8 << 20
 	blockBytes           = 8 << 10
 )
 
@@ -104,7 +107,7 @@ func (e *engine) options(o Options) *pebble.Options {
 	}
 	schema := colblk.DefaultKeySchema(comparer, 16)
 	p := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          sequentialFS{o.FS},
 		Comparer:                    comparer,
 		KeySchema:                   schema.Name,
 		KeySchemas:                  sstable.MakeKeySchemas(&schema),
@@ -113,13 +116,15 @@ func (e *engine) options(o Options) *pebble.Options {
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       1000,
-		LBaseMaxBytes:               64 << 20,
-		MaxManifestFileSize:         16 << 20,
-		MaxOpenFiles:                4096,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
-		Logger:                      e,
+		// Tables from small memtables are merged several at a time, and into one level as long as the store is small:
+		// with less of either, random updates rewrite the lowest level half as often again.
+		L0CompactionThreshold:      8,
+		L0StopWritesThreshold:      1000,
+		LBaseMaxBytes:              128 << 20,
+		MaxManifestFileSize:        16 << 20,
+		MaxOpenFiles:               4096,
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		Logger:                     e,
 		EventListener: &pebble.EventListener{
 			BackgroundError: e.backgroundError,
 			DataCorruption: func(i pebble.DataCorruptionInfo) {

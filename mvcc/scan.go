@@ -15,13 +15,15 @@ import (
 // scan builds the index of the current keys from the newest version of each, parts of the key space at a time.
 func (db *DB) scan(revision int64) (tree, error) {
 	start := time.Now()
-	splits, err := db.splitKeys(runtime.GOMAXPROCS(0))
+	procs := runtime.GOMAXPROCS(0)
+	splits, err := db.splitKeys(4 * procs) // some parts take longer than others
 	if err != nil {
 		return tree{}, err
 	}
 	bounds := append(append([][]byte{nil}, splits...), nil)
 	parts := make([]tree, len(bounds)-1)
 	var g errgroup.Group
+	g.SetLimit(procs)
 	for i := range parts {
 		g.Go(func() (err error) {
 			parts[i], err = db.scanPart(bounds[i], bounds[i+1], revision)
