@@ -13,9 +13,12 @@ type codec struct{ encoding.CodecV2 }
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
 func (c codec) Marshal(v any) (data mem.BufferSlice, err error) {
-	if e, ok := v.(encoded); ok {
-		data, err = marshal(e)
-	} else {
+	switch v := v.(type) {
+	case parted:
+		data, err = v.wireParts()
+	case encoded:
+		data, err = marshal(v)
+	default:
 		data, err = c.CodecV2.Marshal(v)
 	}
 	sentBytes.Add(float64(data.Len()))
@@ -42,4 +45,11 @@ func marshal(e encoded) (mem.BufferSlice, error) {
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	receivedBytes.Add(float64(data.Len()))
 	return c.CodecV2.Unmarshal(data, v)
+}
+
+// parted is an encoded answer of which parts need not even be copied: they stay as they are while it is sent.
+type parted interface {
+	encoded
+	// wireParts returns the message in parts.
+	wireParts() (mem.BufferSlice, error)
 }

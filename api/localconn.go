@@ -102,7 +102,7 @@ func (c *localConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 		ctx:      incoming(ctx),
 		conn:     c,
 		toServer: make(chan proto.Message),
-		toClient: make(chan proto.Message),
+		toClient: make(chan any),
 		closed:   make(chan struct{}),
 		done:     make(chan struct{}),
 	}
@@ -116,16 +116,17 @@ func (c *localConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 
 // pipe is a stream within the process.
 type pipe struct {
-	ctx                context.Context
-	conn               *localConn
-	toServer, toClient chan proto.Message
-	fault              streamFault
-	beginOnce          sync.Once
-	begun              chan struct{} // the first message was sent
-	closeOnce          sync.Once
-	closed             chan struct{} // the client will send no more
-	done               chan struct{} // the handler has returned err
-	err                error
+	ctx       context.Context
+	conn      *localConn
+	toServer  chan proto.Message
+	toClient  chan any // messages as copyInto takes them
+	fault     streamFault
+	beginOnce sync.Once
+	begun     chan struct{} // the first message was sent
+	closeOnce sync.Once
+	closed    chan struct{} // the client will send no more
+	done      chan struct{} // the handler has returned err
+	err       error
 }
 
 // clientEnd is the gateway's end of a pipe.
@@ -171,8 +172,7 @@ func (c clientEnd) SendMsg(m any) error {
 func (c clientEnd) RecvMsg(m any) error {
 	select {
 	case got := <-c.toClient:
-		proto.Merge(m.(proto.Message), got)
-		return nil
+		return copyInto(m.(proto.Message), got)
 	case err := <-c.fault:
 		return err
 	case <-c.done:
@@ -196,10 +196,14 @@ func (serverEnd) SendHeader(metadata.MD) error { return nil }
 func (serverEnd) SetTrailer(metadata.MD)       {}
 func (s serverEnd) Context() context.Context   { return s.ctx }
 
-// SendMsg returns when the gateway has taken the message; it keeps no reference to m.
+// SendMsg returns when the gateway has taken the message; it keeps no reference to m, unless that is encoded and thus
+// will not change.
 func (s serverEnd) SendMsg(m any) error {
+	if _, ok := m.(encoded); !ok {
+		m = proto.Clone(m.(proto.Message))
+	}
 	select {
-	case s.toClient <- proto.Clone(m.(proto.Message)):
+	case s.toClient <- m:
 		return nil
 	case <-s.ctx.Done():
 		return wireError(s.ctx.Err())

@@ -7,19 +7,67 @@ import (
 
 	"github.com/cofferkv/coffer/mvcc"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
-// event is one change, shared by all watchers that are told of it. Its
-// messages are made when the first of them needs them.
+// Event is an event in wire encoding. Its parts, one after the other, are an
+// element of WatchResponse.events, with tag and length: what stands before the
+// key-value, the key-value as the store keeps it, and the previous version of
+// the key. It is shared by all watchers and must not be modified.
+type Event [3][]byte
+
+// Size returns the size of the event in bytes.
+func (e *Event) Size() int { return len(e[0]) + len(e[1]) + len(e[2]) }
+
+// The tags of fields, each of one byte.
+const (
+	eventsTag = 11<<3 | byte(protowire.BytesType) // of WatchResponse.events
+	typeTag   = 1<<3 | byte(protowire.VarintType) // of Event.type
+	kvTag     = 2<<3 | byte(protowire.BytesType)  // of Event.kv
+	prevKVTag = 3<<3 | byte(protowire.BytesType)  // of Event.prev_kv
+)
+
+// encode makes an event of a change and the previous version of its key, which
+// may be nil.
+func encode(c *mvcc.Event, prev *mvccpb.KeyValue) (*Event, error) {
+	e := &Event{1: c.Raw}
+	if prev != nil {
+		n := proto.Size(prev)
+		b := append(make([]byte, 0, 1+protowire.SizeBytes(n)), prevKVTag)
+		b = protowire.AppendVarint(b, uint64(n))
+		b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, prev)
+		if err != nil {
+			return nil, err
+		}
+		e[2] = b
+	}
+	size := 1 + protowire.SizeBytes(len(c.Raw)) + len(e[2])
+	if c.Type != mvccpb.Event_PUT {
+		size += 1 + protowire.SizeVarint(uint64(c.Type))
+	}
+	b := append(make([]byte, 0, 16), eventsTag)
+	b = protowire.AppendVarint(b, uint64(size))
+	if c.Type != mvccpb.Event_PUT {
+		b = append(b, typeTag)
+		b = protowire.AppendVarint(b, uint64(c.Type))
+	}
+	b = append(b, kvTag)
+	e[0] = protowire.AppendVarint(b, uint64(len(c.Raw)))
+	return e, nil
+}
+
+// event is one change, shared by all watchers that are told of it. It is
+// encoded when the first of them needs it.
 type event struct {
 	*mvcc.Event
 	rev int64
 
 	plainOnce sync.Once
-	plain     *mvccpb.Event
+	plain     *Event
 
 	fullOnce sync.Once
-	full     *mvccpb.Event
+	full     *Event
 	fullErr  error
 }
 
@@ -28,10 +76,10 @@ const eventOverhead = 256
 
 func (e *event) size() int { return len(e.Raw) + eventOverhead }
 
-// message returns the event without the previous version of its key.
-func (e *event) message() *mvccpb.Event {
+// withoutPrev returns the event without the previous version of its key.
+func (e *event) withoutPrev() *Event {
 	e.plainOnce.Do(func() {
-		e.plain = &mvccpb.Event{Type: e.Type, Kv: e.KV}
+		e.plain, _ = encode(e.Event, nil) // cannot fail
 	})
 	return e.plain
 }
@@ -39,10 +87,10 @@ func (e *event) message() *mvccpb.Event {
 // withPrev returns the event with the previous version of its key, if there
 // was one and it has not been compacted. A key that a transaction deletes and
 // creates again was there before, but as in etcd its creation does not show it.
-func (e *event) withPrev(h *Hub) (*mvccpb.Event, error) {
+func (e *event) withPrev(h *Hub) (*Event, error) {
 	created := e.Type == mvccpb.PUT && e.KV.CreateRevision == e.KV.ModRevision
 	if !e.HasPrev() || created {
-		return e.message(), nil
+		return e.withoutPrev(), nil
 	}
 	e.fullOnce.Do(func() {
 		prev, err := h.prevKV(e.Event)
@@ -50,7 +98,7 @@ func (e *event) withPrev(h *Hub) (*mvccpb.Event, error) {
 			e.fullErr = err
 			return
 		}
-		e.full = &mvccpb.Event{Type: e.Type, Kv: e.KV, PrevKv: prev}
+		e.full, e.fullErr = encode(e.Event, prev)
 	})
 	return e.full, e.fullErr
 }
@@ -81,18 +129,18 @@ func newBatch(revisions []mvcc.Events) *batch {
 	return b
 }
 
-// delivery is what one or more watchers are told of one batch. The messages
-// are made once for all of them.
+// delivery is what one or more watchers are told of one batch. It is encoded
+// once for all of them.
 type delivery struct {
 	events []*event // not empty
 	bytes  int
-	plain  messages
-	full   messages
+	plain  encoding
+	full   encoding
 }
 
-type messages struct {
+type encoding struct {
 	once   sync.Once
-	events []*mvccpb.Event
+	events []*Event
 	err    error
 }
 
@@ -123,20 +171,19 @@ func (d *delivery) from(rev int64) *delivery {
 	return newDelivery(d.events[i:])
 }
 
-// messages returns the events as messages, which are shared and must not be
-// modified.
-func (d *delivery) messages(h *Hub, prev bool) ([]*mvccpb.Event, error) {
+// encoded returns the events in wire encoding. They and the slice are shared.
+func (d *delivery) encoded(h *Hub, prev bool) ([]*Event, error) {
 	if !prev {
 		d.plain.once.Do(func() {
-			d.plain.events = make([]*mvccpb.Event, len(d.events))
+			d.plain.events = make([]*Event, len(d.events))
 			for i, e := range d.events {
-				d.plain.events[i] = e.message()
+				d.plain.events[i] = e.withoutPrev()
 			}
 		})
 		return slices.Clip(d.plain.events), nil
 	}
 	d.full.once.Do(func() {
-		events := make([]*mvccpb.Event, len(d.events))
+		events := make([]*Event, len(d.events))
 		for i, e := range d.events {
 			if events[i], d.full.err = e.withPrev(h); d.full.err != nil {
 				return
@@ -150,14 +197,14 @@ func (d *delivery) messages(h *Hub, prev bool) ([]*mvccpb.Event, error) {
 	return slices.Clip(d.full.events), d.full.err
 }
 
-// compacted returns the messages without those previous versions that have been
-// compacted since the messages were made: whether another watcher was there
+// compacted returns the events without those previous versions that have been
+// compacted since the events were encoded: whether another watcher was there
 // before must not show.
-func (d *delivery) compacted(compact int64) []*mvccpb.Event {
+func (d *delivery) compacted(compact int64) []*Event {
 	events := slices.Clone(d.full.events)
 	for i, e := range d.events {
 		if e.rev <= compact {
-			events[i] = e.message()
+			events[i] = e.withoutPrev()
 		}
 	}
 	return events

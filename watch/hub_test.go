@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -29,6 +30,15 @@ func read(t testing.TB, s *Stream) []*Response {
 		}
 		all = append(all, r)
 	}
+}
+
+// decode returns an event as its client will see it.
+func decode(e *Event) *mvccpb.Event {
+	var r pb.WatchResponse
+	if err := proto.Unmarshal(slices.Concat(e[:]...), &r); err != nil {
+		panic(err)
+	}
+	return r.Events[0]
 }
 
 func watchRange(s *Stream, key, end string, prev bool) {
@@ -61,8 +71,8 @@ func TestWatchersShareEvents(t *testing.T) {
 			first = all
 		}
 		for j, r := range all {
-			if (r.Events[0].PrevKv != nil) != (j == 1) {
-				t.Fatalf("watcher %d: previous version %v", j, r.Events[0].PrevKv)
+			if e := decode(r.Events[0]); (e.PrevKv != nil) != (j == 1) {
+				t.Fatalf("watcher %d: previous version %v", j, e.PrevKv)
 			}
 			if r.Events[0] != first[j].Events[0] || r.Events[1] != first[j].Events[1] {
 				t.Errorf("stream %d, watcher %d has its own events", i, j)
@@ -100,7 +110,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	// They all get everything all the same, in bounded pieces.
 	events := make(map[int64]int)
 	for _, r := range read(t, s) {
-		if bytes := proto.Size(&pb.WatchResponse{Events: r.Events}); bytes > 20_000 {
+		if bytes := (&Message{Raw: r.Events}).Size(); bytes > 20_000 {
 			t.Errorf("a response has %d events, %d bytes", len(r.Events), bytes)
 		}
 		events[r.WatchID] += len(r.Events)
@@ -176,7 +186,7 @@ func TestWhatIsPublishedWhileAWatcherCatchesUpComesAfterwards(t *testing.T) {
 	hub.Publish(st.apply("put a 3"))
 	s.give(group, batches)
 	r := read(t, s)
-	if len(r) != 1 || len(r[0].Events) != 2 || r[0].Events[0].Kv.ModRevision != 2 || r[0].Revision != 3 {
+	if len(r) != 1 || len(r[0].Events) != 2 || decode(r[0].Events[0]).Kv.ModRevision != 2 || r[0].Revision != 3 {
 		t.Fatalf("got %v", r)
 	}
 }
@@ -283,14 +293,17 @@ func TestFragmentsAreSplitAsEtcdSplitsThem(t *testing.T) {
 	for range 200 {
 		r := &Response{WatchID: rand.Int64N(1000), Revision: 1000, Fragment: true}
 		for range rand.IntN(30) {
-			r.Events = append(r.Events, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: make([]byte, rand.IntN(300))}})
+			r.Events = append(r.Events, randomEvent(t))
 		}
 		limit := 10 + rand.IntN(1000)
-		var got []*mvccpb.Event
+		var got []*Event
 		var messages []*pb.WatchResponse
 		for m := range r.Messages(header, limit) {
-			messages = append(messages, m)
-			got = append(got, m.Events...)
+			got = append(got, m.Raw...)
+			for _, e := range m.Raw {
+				m.Events = append(m.Events, decode(e))
+			}
+			messages = append(messages, m.WatchResponse)
 		}
 		if !slices.Equal(got, r.Events) {
 			t.Fatalf("%d of %d events", len(got), len(r.Events))
@@ -313,6 +326,31 @@ func TestFragmentsAreSplitAsEtcdSplitsThem(t *testing.T) {
 			}
 		}
 	}
+}
+
+func randomEvent(t testing.TB) *Event {
+	kv := &mvccpb.KeyValue{Key: make([]byte, rand.IntN(300))}
+	raw, err := proto.Marshal(kv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &mvcc.Event{Type: mvccpb.Event_EventType(rand.IntN(2)), KV: kv, Raw: raw}
+	want := &pb.WatchResponse{Events: []*mvccpb.Event{{Type: c.Type, Kv: kv}}}
+	if rand.IntN(2) == 0 {
+		want.Events[0].PrevKv = &mvccpb.KeyValue{Value: make([]byte, rand.IntN(300))}
+	}
+	e, err := encode(c, want.Events[0].PrevKv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := proto.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(slices.Concat(e[:]...), b) || e.Size() != len(b) {
+		t.Fatalf("%v is encoded as %x, %d bytes; protobuf has %x", want, e, e.Size(), b)
+	}
+	return e
 }
 
 // TestIndexFindsWhatAPlainSearchFinds adds and removes random watchers.

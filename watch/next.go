@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-
-	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // Next returns the next response as soon as there is one. The error is that
@@ -109,9 +107,9 @@ func (s *Stream) deliver(w *watcher, waiting []queued) (*Response, error) {
 	}
 	pendingEventsTotal.Sub(float64(n))
 	eventsTotal.Add(float64(n))
-	var all []*mvccpb.Event
+	var all []*Event
 	for i, q := range waiting {
-		events, err := q.messages(s.hub, w.prevKV)
+		events, err := q.encoded(s.hub, w.prevKV)
 		if err != nil {
 			return nil, err
 		}

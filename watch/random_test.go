@@ -353,7 +353,8 @@ func (c *client) check(r *Response) error {
 		}
 		return c.checkProgress(e, r.Revision)
 	}
-	for _, ev := range r.Events {
+	for _, encoded := range r.Events {
+		ev := decode(encoded)
 		want, rev := c.h.after(e, ev.Kv.ModRevision)
 		if want == nil {
 			return fmt.Errorf("%s at %d has not happened, is told again or is not watched", ev.Kv.Key, ev.Kv.ModRevision)

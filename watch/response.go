@@ -4,8 +4,6 @@ import (
 	"iter"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -25,19 +23,35 @@ type Response struct {
 	// Events are in the order of revisions. The slice and what it points to
 	// are shared with other watchers and must not be modified. Without any,
 	// and if nothing above is set, this is a progress notification.
-	Events []*mvccpb.Event
+	Events []*Event
 
 	// Fragment says that the watcher accepts a large response in pieces.
 	Fragment bool
+}
+
+// Message is a WatchResponse. The events are in Raw, in wire encoding; they
+// are not in WatchResponse.Events.
+type Message struct {
+	*pb.WatchResponse
+	Raw []*Event
+}
+
+// Size returns the size of the message in bytes.
+func (m *Message) Size() int {
+	size := proto.Size(m.WatchResponse)
+	for _, e := range m.Raw {
+		size += e.Size()
+	}
+	return size
 }
 
 // Messages returns r as it goes over the wire, every message with the same
 // header: one message, or, if the watcher asked for fragments, as many as it
 // takes to keep each below maxBytes, as far as single events allow it. All but
 // the last are then marked as fragments.
-func (r *Response) Messages(header *pb.ResponseHeader, maxBytes int) iter.Seq[*pb.WatchResponse] {
-	message := func(events []*mvccpb.Event, fragment bool) *pb.WatchResponse {
-		return &pb.WatchResponse{
+func (r *Response) Messages(header *pb.ResponseHeader, maxBytes int) iter.Seq[Message] {
+	message := func(events []*Event, fragment bool) Message {
+		return Message{&pb.WatchResponse{
 			Header:          header,
 			WatchId:         r.WatchID,
 			Created:         r.Created,
@@ -45,20 +59,19 @@ func (r *Response) Messages(header *pb.ResponseHeader, maxBytes int) iter.Seq[*p
 			CancelReason:    r.CancelReason,
 			CompactRevision: r.CompactRevision,
 			Fragment:        fragment,
-			Events:          events,
-		}
+		}, events}
 	}
-	return func(yield func(*pb.WatchResponse) bool) {
+	return func(yield func(Message) bool) {
 		whole := message(r.Events, false)
-		if !r.Fragment || len(r.Events) < 2 || proto.Size(whole) < maxBytes {
+		if !r.Fragment || len(r.Events) < 2 || whole.Size() < maxBytes {
 			yield(whole)
 			return
 		}
-		empty := proto.Size(message(nil, true))
+		empty := proto.Size(message(nil, true).WatchResponse)
 		for rest := r.Events; len(rest) > 0; {
 			n, size := 0, empty
 			for _, e := range rest {
-				size += eventsTagSize + protowire.SizeBytes(proto.Size(e))
+				size += e.Size()
 				if n > 0 && size >= maxBytes {
 					break
 				}
@@ -71,6 +84,3 @@ func (r *Response) Messages(header *pb.ResponseHeader, maxBytes int) iter.Seq[*p
 		}
 	}
 }
-
-// eventsTagSize is the size of the tag of WatchResponse.events, field 11.
-var eventsTagSize = protowire.SizeTag(11)

@@ -219,7 +219,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) {
 		size := 0
 		d.ScanArgs(t, "max", &size)
 		for m := range r.Messages(&pb.ResponseHeader{Revision: r.Revision}, size) {
-			fmt.Fprintf(&s.out, "fragment=%v events=%d\n", m.Fragment, len(m.Events))
+			fmt.Fprintf(&s.out, "fragment=%v events=%d\n", m.Fragment, len(m.Raw))
 		}
 	case "state":
 		st := stream()
@@ -262,7 +262,8 @@ func (s *script) print(r *Response) {
 		s.out.WriteString(" progress")
 	}
 	s.out.WriteString("\n")
-	for _, e := range r.Events {
+	for _, encoded := range r.Events {
+		e := decode(encoded)
 		fmt.Fprintf(&s.out, "  %d %s\n", e.Kv.ModRevision, describe(e))
 	}
 }
