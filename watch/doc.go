@@ -32,7 +32,12 @@
 // Only a watcher's own progress moves its position, and only forward: not even
 // the replacement of the store by a leader's snapshot turns it back.
 //
-// Events are shared: there is one for all watchers in a range, and the
-// previous version of its key is read once for all that asked for it. The
-// watchers of one range get the same slice of events.
+// Events are shared: there is one for all watchers in a range, encoded once
+// around the key-value as the store keeps it, and the previous version of its
+// key is read once for all that asked for it. The watchers of one range get the
+// same slice of events.
+//
+// The watchers of one range are woken together, and if they are many, not for
+// every batch: after each time they rest, for some milliseconds at most, and are
+// then told at once what has been published meanwhile.
 package watch

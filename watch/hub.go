@@ -119,6 +119,7 @@ func (h *Hub) Publish(rev int64, revisions []mvcc.Events) {
 		for _, w := range g.watchers {
 			pending += w.stream.offer(w, d)
 		}
+		h.wake(g)
 	}
 	clear(touched)
 	clear(h.found)
@@ -133,6 +134,49 @@ func (h *Hub) Publish(rev int64, revisions []mvcc.Events) {
 	for _, s := range waiting {
 		s.signal()
 	}
+}
+
+// To tell a watcher something costs much more than to tell it one event more:
+// goroutines wake up here and at the client, packets travel. If many watch a
+// range that changes all the time, this would keep everyone busy. Therefore a
+// group rests after it has been woken, the longer the more watchers it has, and
+// is then told all that has happened meanwhile. What happens after a rest is
+// told at once, and small groups never rest.
+const (
+	restPerWatcher = 50 * time.Microsecond
+	minRest        = 500 * time.Microsecond
+	maxRest        = 5 * time.Millisecond
+)
+
+// wake lets the streams of a group take what they have been offered, now or
+// after its rest. Publish calls it, with mu held.
+func (h *Hub) wake(g *group) {
+	rest := min(time.Duration(len(g.watchers))*restPerWatcher, maxRest)
+	if rest < minRest {
+		g.signal()
+		return
+	}
+	if g.resting {
+		return
+	}
+	now := time.Now()
+	if left := g.rested.Sub(now); left > 0 {
+		g.resting = true
+		time.AfterFunc(left, func() { h.endRest(g, rest) })
+		return
+	}
+	g.rested = now.Add(rest)
+	g.signal()
+}
+
+// endRest wakes a group for which something was published during its rest; the
+// next one begins.
+func (h *Hub) endRest(g *group, rest time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g.resting = false
+	g.rested = time.Now().Add(rest)
+	g.signal()
 }
 
 func (h *Hub) checkOrder(rev int64, revisions []mvcc.Events) {

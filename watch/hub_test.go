@@ -286,6 +286,64 @@ func TestProgressIsNotifiedByTheInterval(t *testing.T) {
 	})
 }
 
+// TestLargeGroupsRest tells when events reach the watchers of a group: at once,
+// unless the group has just been told something.
+func TestLargeGroupsRest(t *testing.T) {
+	for _, c := range []struct {
+		watchers int
+		rest     time.Duration
+	}{{1, 0}, {9, 0}, {20, time.Millisecond}, {1000, maxRest}} {
+		synctest.Test(t, func(t *testing.T) {
+			st := newStore(t)
+			defer st.close()
+			hub := New(st.db, Options{})
+			defer hub.Close()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			start := time.Now()
+			told := make([]string, c.watchers)
+			for i := range told {
+				s := hub.NewStream()
+				watchRange(s, "a", "z", false)
+				read(t, s)
+				go func() {
+					defer s.Close()
+					for {
+						r, err := s.Next(ctx)
+						if err != nil {
+							return
+						}
+						told[i] += fmt.Sprintf("%d at %v\n", len(r.Events), time.Since(start))
+					}
+				}()
+			}
+			at := func(d time.Duration) {
+				time.Sleep(d - time.Since(start))
+				hub.Publish(st.apply("put a 1"))
+				synctest.Wait()
+			}
+			const us = time.Microsecond
+			at(0)
+			at(100 * us)
+			at(200 * us)
+			at(c.rest + 300*us)
+			at(time.Second)
+			time.Sleep(time.Second)
+			want := "1 at 0s\n1 at 100µs\n1 at 200µs\n1 at 300µs\n1 at 1s\n"
+			if c.rest > 0 {
+				want = fmt.Sprintf("1 at 0s\n2 at %v\n1 at %v\n1 at 1s\n", c.rest, 2*c.rest)
+			}
+			for i, got := range told {
+				if got != want {
+					t.Fatalf("watcher %d of %d was told\n%swant\n%s", i, c.watchers, got, want)
+				}
+			}
+			cancel()
+			synctest.Wait()
+		})
+	}
+}
+
 // TestFragmentsAreSplitAsEtcdSplitsThem compares with the rule itself: a
 // message takes events until the next one would bring it to the limit.
 func TestFragmentsAreSplitAsEtcdSplitsThem(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"github.com/cofferkv/coffer/mvcc"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -89,10 +90,20 @@ type group struct {
 	watchers []*watcher
 	matched  []*event // during Publish: what concerns the group
 
+	rested  time.Time // when the rest after the last wake-up ends, see Hub.wake
+	resting bool      // it will be woken then
+
 	left, right *group
 	priority    uint32
 	maxEnd      string // largest end in this subtree,
 	unbounded   bool   // unless there is one without
+}
+
+// signal wakes the streams of the group.
+func (g *group) signal() {
+	for _, w := range g.watchers {
+		w.stream.signal()
+	}
 }
 
 // wants reports whether the watchers of the group are told of an event.

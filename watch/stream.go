@@ -224,7 +224,8 @@ func (s *Stream) end(w *watcher) {
 }
 
 // offer gives a delivery to a live watcher, or lets it lag if there is no room.
-// It returns how many events it took. Publish calls it, with Hub.mu held.
+// It returns how many events it took; the stream is still to be woken for them.
+// Publish calls it, with Hub.mu held.
 func (s *Stream) offer(w *watcher, d *delivery) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +247,7 @@ func (s *Stream) offer(w *watcher, d *delivery) int {
 	s.bytes += charge
 	s.charged = d
 	w.waiting = append(w.waiting, queued{d, charge})
-	s.enqueue(w)
+	s.line(w)
 	return len(d.events)
 }
 
@@ -282,13 +283,18 @@ func (s *Stream) rise(w *watcher) {
 	}
 }
 
-// enqueue lets a watcher have its turn in Next.
+// enqueue lets a watcher have its turn in Next, and wakes the stream.
 func (s *Stream) enqueue(w *watcher) {
+	s.line(w)
+	s.signal()
+}
+
+// line puts a watcher in the line of those that have their turn in Next.
+func (s *Stream) line(w *watcher) {
 	if !w.ready {
 		w.ready = true
 		s.ready = append(s.ready, w)
 	}
-	s.signal()
 }
 
 // say queues a response that is no event.
