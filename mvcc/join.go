@@ -1,15 +1,8 @@
 package mvcc
 
-// joinTrees makes one tree of trees of which each holds greater keys than the one before.
-func joinTrees(parts []tree) tree {
-	if len(parts) == 1 {
-		return parts[0]
-	}
+// joinLeaves makes a tree of leaves, none of them empty, of which each holds greater keys than the one before.
+func joinLeaves(level []kid) tree {
 	t := tree{}.edit()
-	var level []kid
-	for _, p := range parts {
-		level = appendLeaves(level, p.root)
-	}
 	// seps[i] separates level[i] from level[i-1].
 	seps := make([][]byte, len(level))
 	for i := 1; i < len(level); i++ {
@@ -40,15 +33,29 @@ func joinTrees(parts []tree) tree {
 	return t
 }
 
-func appendLeaves(leaves []kid, n *node) []kid {
-	if n == nil {
-		return leaves
+// leafBuilder makes leaves of keys that come in order.
+type leafBuilder struct {
+	leaves []kid
+	next   node // of the next leaf, without a prefix; its memory is used again
+}
+
+// add adds a key that is greater than those before.
+func (b *leafBuilder) add(key []byte, m Meta) {
+	n := &b.next
+	if i := len(n.ends); i > 0 && (i == maxLeafKeys || len(n.data)-i*commonPrefix(n.suffix(0), key) > maxLeafBytes) {
+		b.end()
 	}
-	if n.kids == nil {
-		return append(leaves, kid{n, len(n.ends)})
+	n.data = append(n.data, key...)
+	mark := len(n.data)
+	n.data = appendMeta(n.data, m)
+	n.data = append(n.data, byte(len(n.data)-mark))
+	n.ends = append(n.ends, uint32(len(n.data)))
+}
+
+// end makes a leaf of what has been added since the last one.
+func (b *leafBuilder) end() {
+	if n := &b.next; len(n.ends) > 0 {
+		b.leaves = append(b.leaves, kid{new(tree).newLeaf(n, 0, len(n.ends)), len(n.ends)})
+		n.data, n.ends = n.data[:0], n.ends[:0]
 	}
-	for _, k := range n.kids {
-		leaves = appendLeaves(leaves, k.node)
-	}
-	return leaves
 }

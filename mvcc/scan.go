@@ -21,7 +21,7 @@ func (db *DB) scan(revision int64) (tree, error) {
 		return tree{}, err
 	}
 	bounds := append(append([][]byte{nil}, splits...), nil)
-	parts := make([]tree, len(bounds)-1)
+	parts := make([][]kid, len(bounds)-1)
 	var g errgroup.Group
 	g.SetLimit(procs)
 	for i := range parts {
@@ -33,43 +33,44 @@ func (db *DB) scan(revision int64) (tree, error) {
 	if err := g.Wait(); err != nil {
 		return tree{}, err
 	}
-	t := joinTrees(parts)
+	t := joinLeaves(slices.Concat(parts...))
 	scanSeconds.Set(time.Since(start).Seconds())
 	return t, nil
 }
 
-// scanPart builds the index of the keys in [from, end); an empty end is no bound.
-func (db *DB) scanPart(from, end []byte, revision int64) (t tree, err error) {
+// scanPart makes the leaves of the index for the keys in [from, end); an empty end is no bound.
+func (db *DB) scanPart(from, end []byte, revision int64) (leaves []kid, err error) {
 	o := keyBounds(from, end)
 	it, err := db.pebble.NewIter(&o)
 	if err != nil {
-		return t, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	t = t.edit()
+	var b leafBuilder
 	var kv mvccpb.KeyValue
 	for valid := it.First(); valid; valid = it.NextPrefix() {
 		key, rev, err := decodeVersionKey(it.Key())
 		if err != nil {
-			return t, err
+			return nil, err
 		}
 		if rev.Main > revision {
-			return t, fmt.Errorf("a key has a version of revision %d, but the current revision is %d", rev.Main, revision)
+			return nil, fmt.Errorf("a key has a version of revision %d, but the current revision is %d", rev.Main, revision)
 		}
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return t, err
+			return nil, err
 		}
 		if len(v) == 0 {
 			continue // deleted
 		}
-		kv.Reset()
+		kv.CreateRevision, kv.Version, kv.Lease = 0, 0, 0
 		if err := decodeMessage(v, &kv); err != nil {
-			return t, fmt.Errorf("message of revision %d: %w", rev.Main, err)
+			return nil, fmt.Errorf("message of revision %d: %w", rev.Main, err)
 		}
-		t.set(key, Meta{Create: kv.CreateRevision, Mod: rev, Version: kv.Version, Lease: kv.Lease})
+		b.add(key, Meta{Create: kv.CreateRevision, Mod: rev, Version: kv.Version, Lease: kv.Lease})
 	}
-	return t, it.Error()
+	b.end()
+	return b.leaves, it.Error()
 }
 
 // splitKeys returns up to n-1 user keys that divide the key space into parts of about the same size on the disk.

@@ -211,23 +211,34 @@ func TestKeysSetInOrderFillTheirLeaves(t *testing.T) {
 	require.LessOrEqual(t, leaves, 101)
 }
 
-func TestJoinedTreesEqualOneThatHoldsAllKeys(t *testing.T) {
+func TestATreeOfJoinedLeavesHoldsAllKeys(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 3))
 	for _, n := range []int{0, 1, 2, 3, 63, 64, 65, 66, 2000, 64*32 + 1, 64*32*32 + 5} {
 		model := &naiveIndex{}
 		for i := range n {
-			model.keys = append(model.keys, fmt.Appendf(nil, "/registry/%x", 1<<24+i))
+			key := fmt.Appendf(nil, "/registry/%x", 1<<24+i)
+			if n == 2000 {
+				key = append(key, bytes.Repeat([]byte{'x'}, i)...) // more than a leaf is to hold
+			}
+			model.keys = append(model.keys, key)
 			model.metas = append(model.metas, randomMeta(rnd))
 		}
-		parts := make([]tree, 4)
+		parts := make([]leafBuilder, 4)
+		var leaves []kid
 		for i := range parts {
-			parts[i] = parts[i].edit()
 			from, to := n*i/len(parts), n*(i+1)/len(parts)
 			for j := from; j < to; j++ {
-				parts[i].set(model.keys[j], model.metas[j])
+				parts[i].add(model.keys[j], model.metas[j])
+			}
+			parts[i].end()
+			leaves = append(leaves, parts[i].leaves...)
+		}
+		for _, l := range leaves {
+			if len(l.ends) > maxLeafKeys || len(l.data) > maxLeafBytes+5000 {
+				t.Errorf("a leaf has %d keys in %d bytes", len(l.ends), len(l.data))
 			}
 		}
-		joined := joinTrees(parts)
+		joined := joinLeaves(leaves)
 		requireSameIndex(t, model, joined, rnd)
 		joined = joined.edit()
 		for range min(n, 500) {
