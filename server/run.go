@@ -110,9 +110,20 @@ func notify(log *zap.Logger, state string) {
 	}
 }
 
-// limitMemory tells Go's garbage collector about the memory limit of the container, unless GOMEMLIMIT has done so.
-// A tenth is left for what the collector does not count.
+// gcPercent is by how much the heap may grow over what is in use before the garbage is collected. Most of what is in use
+// has no pointers (the index, the block cache, memtables), which costs the collector next to nothing. So it may run
+// twice as often as it would by itself, and the process is smaller by a quarter of its heap.
+const gcPercent = 50
+
+// outsideHeap is memory that the collector does not count: mvcc's cache of messages.
+const outsideHeap = 96 << 20
+
+// limitMemory tells Go's garbage collector how much garbage may be there, and about the memory limit of the container,
+// unless GOGC or GOMEMLIMIT have done so. Of the limit a tenth is left for what else the collector does not count.
 func limitMemory(log *zap.Logger) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
@@ -120,8 +131,10 @@ func limitMemory(log *zap.Logger) {
 	if limit == 0 {
 		return
 	}
-	debug.SetMemoryLimit(limit / 10 * 9)
-	log.Info("memory limit taken from the control group", zap.Int64("bytes", limit/10*9))
+	// In a container that is too small for it, the collector had better not run all the time.
+	soft := max(limit/10*9-outsideHeap, limit/2)
+	debug.SetMemoryLimit(soft)
+	log.Info("memory limit taken from the control group", zap.Int64("bytes", soft))
 }
 
 // cgroupLimit returns the smallest memory limit of this process's control groups (version 2), or 0.
