@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cofferkv/coffer/identity"
+	"github.com/cofferkv/coffer/store"
 )
 
 type kvServer struct {
@@ -65,11 +66,11 @@ func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer
 		}
 	}
 	var sendErr error
-	err := s.store.RangeStream(ctx, r, s.o.MaxRequestBytes, func(chunk *pb.RangeResponse) error {
+	err := s.store.RangeStream(ctx, r, s.o.MaxRequestBytes, func(chunk store.RangeAnswer) error {
 		if chunk.Header != nil {
 			s.fillMember(chunk.Header)
 		}
-		sendErr = stream.Send(&pb.RangeStreamResponse{RangeResponse: chunk})
+		sendErr = stream.SendMsg(newRangeChunk(rangeAnswer{chunk}))
 		return sendErr
 	})
 	if sendErr != nil {

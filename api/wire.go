@@ -42,20 +42,30 @@ var _ encoded = rangeAnswer{}
 
 const rangeKvsTag = 2<<3 | byte(protowire.BytesType) // of RangeResponse.kvs
 
-func (a rangeAnswer) wireSize() int { return proto.Size(a.RangeResponse) + fieldsSize(a.Raw) }
+func (a rangeAnswer) wireSize() int { return a.Size() }
 
 func (a rangeAnswer) appendWire(b []byte) ([]byte, error) {
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, a.RangeResponse)
 	return appendFields(b, rangeKvsTag, a.Raw), err
 }
 
-// fieldsSize returns what appendFields appends, in bytes.
-func fieldsSize(messages [][]byte) int {
-	size := 0
-	for _, m := range messages {
-		size += 1 + protowire.SizeBytes(len(m))
-	}
-	return size
+// rangeChunk is a RangeStreamResponse that holds a rangeAnswer.
+type rangeChunk struct {
+	rangeAnswer
+	size int // of the answer
+}
+
+var _ encoded = rangeChunk{}
+
+const rangeResponseTag = 1<<3 | byte(protowire.BytesType) // of RangeStreamResponse.range_response
+
+func newRangeChunk(a rangeAnswer) rangeChunk { return rangeChunk{a, a.Size()} }
+
+func (c rangeChunk) wireSize() int { return 1 + protowire.SizeBytes(c.size) }
+
+func (c rangeChunk) appendWire(b []byte) ([]byte, error) {
+	b = protowire.AppendVarint(append(b, rangeResponseTag), uint64(c.size))
+	return c.rangeAnswer.appendWire(b)
 }
 
 // appendFields appends messages as elements of one repeated field, the tag of which takes one byte.

@@ -9,6 +9,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cofferkv/coffer/mvcc"
 )
@@ -38,7 +40,28 @@ type RangeAnswer struct {
 }
 
 // Len returns the number of key-values.
-func (a *RangeAnswer) Len() int { return max(len(a.Kvs), len(a.Raw)) }
+func (a RangeAnswer) Len() int { return max(len(a.Kvs), len(a.Raw)) }
+
+// Size returns the size of the whole answer in wire encoding, in bytes.
+func (a RangeAnswer) Size() int {
+	size := proto.Size(a.RangeResponse)
+	for _, raw := range a.Raw {
+		size += kvsTagSize + protowire.SizeBytes(len(raw))
+	}
+	return size
+}
+
+const kvsTagSize = 1 // of RangeResponse.kvs, field 2
+
+// lastKey returns a copy of the last key; there is one.
+func (a RangeAnswer) lastKey() ([]byte, error) {
+	if n := len(a.Kvs); n > 0 {
+		return bytes.Clone(a.Kvs[n-1].Key), nil
+	}
+	kv := new(mvccpb.KeyValue)
+	err := proto.Unmarshal(a.Raw[len(a.Raw)-1], kv)
+	return kv.Key, err
+}
 
 // answerRange is executeRange; raw says that the key-values are better not
 // decoded.
@@ -53,7 +76,8 @@ func answerRange(ctx context.Context, rd reader, r *pb.RangeRequest, revision in
 	// One more than the limit shows whether there is more. What is sorted or
 	// filtered afterwards must be read whole.
 	if ordered && !hasRevisionFilters(r) {
-		o.RawOnly = raw && !r.KeysOnly
+		// A target without an order is sorted by (see sortKVs).
+		o.RawOnly = raw && !r.KeysOnly && r.SortTarget == pb.RangeRequest_KEY
 		if o.Limit = r.Limit; o.Limit > 0 && o.Limit < math.MaxInt64 {
 			o.Limit++
 		}

@@ -216,8 +216,8 @@ func TestScripts(t *testing.T) {
 				size := 1 << 20
 				d.MaybeScanArgs(t, "bytes", &size)
 				for _, c := range parseRequests(t, d.Input) {
-					err := m.store.RangeStream(context.Background(), c.Range, size, func(r *pb.RangeResponse) error {
-						formatTo(&out, "", r)
+					err := m.store.RangeStream(context.Background(), c.Range, size, func(a RangeAnswer) error {
+						formatTo(&out, "", decoded(t, a))
 						return nil
 					})
 					if err != nil {
@@ -266,6 +266,30 @@ func (m *member) read(out *strings.Builder, c *pb.InternalRaftRequest) {
 	}
 	resp, err := m.store.Range(ctx, c.Range)
 	formatResult(out, resp, err)
+	raw, rawErr := m.store.RangeRaw(ctx, c.Range)
+	if rawErr != err {
+		m.t.Fatalf("in wire encoding the error is %v instead of %v", rawErr, err)
+	}
+	if err == nil && !proto.Equal(decoded(m.t, raw), resp) {
+		m.t.Fatalf("in wire encoding the answer is another one: %v", decoded(m.t, raw))
+	}
+}
+
+// decoded returns an answer as a message, and checks the size that it says it has.
+func decoded(t testing.TB, a RangeAnswer) *pb.RangeResponse {
+	size := a.Size()
+	resp := proto.Clone(a.RangeResponse).(*pb.RangeResponse)
+	for _, raw := range a.Raw {
+		kv := new(mvccpb.KeyValue)
+		if err := proto.Unmarshal(raw, kv); err != nil {
+			t.Fatal(err)
+		}
+		resp.Kvs = append(resp.Kvs, kv)
+	}
+	if want := proto.Size(resp); size != want {
+		t.Fatalf("an answer of %d bytes says that it has %d", want, size)
+	}
+	return resp
 }
 
 func (m *member) changeConf(out *strings.Builder, words []string) {

@@ -1,13 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/cofferkv/coffer/mvcc"
 )
@@ -45,13 +43,13 @@ const firstChunkKeys = 10
 // nothing back; if its revision is compacted meanwhile, it gets ErrCompacted.
 // Requests with a sort order or revision filters are not for it. What a target
 // without an order asks for can only be sorted as a whole and comes in one chunk.
-func (s *Store) RangeStream(ctx context.Context, r *pb.RangeRequest, chunkBytes int, send func(*pb.RangeResponse) error) error {
+func (s *Store) RangeStream(ctx context.Context, r *pb.RangeRequest, chunkBytes int, send func(RangeAnswer) error) error {
 	if r.CountOnly || r.SortTarget != pb.RangeRequest_KEY {
-		resp, err := s.Range(ctx, r)
+		a, err := s.RangeRaw(ctx, r)
 		if err != nil {
 			return err
 		}
-		return send(resp)
+		return send(a)
 	}
 	limit := r.Limit
 	if limit == 0 {
@@ -63,30 +61,34 @@ func (s *Store) RangeStream(ctx context.Context, r *pb.RangeRequest, chunkBytes 
 	}
 	var sent, revision int64
 	for {
-		resp, err := s.Range(ctx, chunk)
+		a, err := s.RangeRaw(ctx, chunk)
 		if err != nil {
 			return err
 		}
 		if revision == 0 {
-			revision = resp.Header.Revision
+			revision = a.Header.Revision
 			if chunk.Revision == 0 {
 				chunk.Revision = revision
 			}
 		}
-		count := sent + resp.Count // of this chunk's range, which began behind what was sent
-		sent += int64(len(resp.Kvs))
-		last := !resp.More || sent == limit
-		out := &pb.RangeResponse{Kvs: resp.Kvs}
+		count := sent + a.Count // of this chunk's range, which began behind what was sent
+		sent += int64(a.Len())
+		last := !a.More || sent == limit
+		out := RangeAnswer{&pb.RangeResponse{Kvs: a.Kvs}, a.Raw}
 		if last {
 			out.Header = &pb.ResponseHeader{Revision: revision}
-			out.More = resp.More
+			out.More = a.More
 			out.Count = count
 		}
 		if err := send(out); err != nil || last {
 			return err
 		}
-		chunk.Key = append(bytes.Clone(resp.Kvs[len(resp.Kvs)-1].Key), 0)
-		chunk.Limit = min(nextChunkKeys(chunk.Limit, proto.Size(out), chunkBytes), limit-sent)
+		key, err := a.lastKey()
+		if err != nil {
+			return err
+		}
+		chunk.Key = append(key, 0)
+		chunk.Limit = min(nextChunkKeys(chunk.Limit, out.Size(), chunkBytes), limit-sent)
 	}
 }
 
