@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"cmd/coffer"},
 	{"server"},
 	{"api"},
-	{"api/cofferpb"},
+	{"api/cofferpb", "api/v3lockpb", "api/v3electionpb"},
 	{"raftnode"},
 	{"store"},
 	{"lease", "auth", "watch"},

@@ -22,6 +22,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cofferkv/coffer/api/cofferpb"
+	"github.com/cofferkv/coffer/api/v3electionpb"
+	"github.com/cofferkv/coffer/api/v3lockpb"
 	"github.com/cofferkv/coffer/keyring"
 	"github.com/cofferkv/coffer/raftnode"
 	"github.com/cofferkv/coffer/seal"
@@ -154,6 +156,10 @@ func New(o Options) *API {
 		{&cofferpb.Keys_ServiceDesc, keysServer{API: a}},
 		{&healthpb.Health_ServiceDesc, health.NewServer()}, // SERVING for the service ""
 	}
+	c := newCoordinator(newLocalConn(a))
+	a.services = append(a.services,
+		service{&v3lockpb.Lock_ServiceDesc, lockServer{c: c}},
+		service{&v3electionpb.Election_ServiceDesc, electionServer{c: c}})
 	a.methods = methodsOf(o.ExtensiveMetrics, a.services)
 	elections := time.NewTicker(o.Tick * time.Duration(o.ElectionTicks))
 	go func() {

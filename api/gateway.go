@@ -17,6 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cofferkv/coffer/api/v3electionpb"
+	"github.com/cofferkv/coffer/api/v3lockpb"
 )
 
 // gateway serves the v3 API as JSON over HTTP, and its streams over websockets too. It has etcd's dialect: field names as
@@ -37,6 +40,8 @@ func (a *API) gateway() http.Handler {
 		gw.RegisterClusterHandlerClient(ctx, mux, pb.NewClusterClient(conn)),
 		gw.RegisterMaintenanceHandlerClient(ctx, mux, pb.NewMaintenanceClient(conn)),
 		gw.RegisterAuthHandlerClient(ctx, mux, pb.NewAuthClient(conn)),
+		v3lockpb.RegisterLockHandlerClient(ctx, mux, v3lockpb.NewLockClient(conn)),
+		v3electionpb.RegisterElectionHandlerClient(ctx, mux, v3electionpb.NewElectionClient(conn)),
 	} {
 		if err != nil {
 			panic(fmt.Sprintf("api: registering a gateway handler: %v", err)) // no generated handler returns one

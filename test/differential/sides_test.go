@@ -63,7 +63,8 @@ func startEtcd(t *testing.T) *side {
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
 	loopback := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = loopback, loopback
+	client := []url.URL{{Scheme: "http", Host: freeAddr(t)}} // its gateway calls the port by its number
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = client, client
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = loopback, loopback
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	s := &side{name: "etcd", etcd: true}

@@ -1,0 +1,5 @@
+// Package v3lockpb is the Go form of v3lock.proto, etcd's Lock service. etcd's own Go package of it is part of etcd's
+// server, on which a Coffer member does not depend; the two cannot be linked into one program.
+//
+// Its Go files are generated and committed; after a change: make proto.
+package v3lockpb
