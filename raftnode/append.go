@@ -2,33 +2,41 @@ package raftnode
 
 import (
 	"fmt"
+	"runtime"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
 
 // runAppends is the append goroutine. All that waits for it becomes one journal
-// frame with one fdatasync; then raft is told.
+// frame with one fdatasync; then it tells raft in a turn of its own, which may
+// bring it the next entries. While it sleeps, proposals wake it and not the raft
+// goroutine. So between a request that comes alone and its fdatasync stands one
+// change of goroutines, and one between that and the store.
 func (n *Node) runAppends() {
-	for {
-		ms, ok := n.appends.take(n.ctx.Done())
-		if !ok {
+	for ok := true; ok; {
+		select {
+		case <-n.ctx.Done():
 			return
-		}
-		var f frame
-		for _, m := range ms {
-			if err := f.add(m); err != nil {
-				n.fail(err)
-				return
-			}
-		}
-		if !n.append(&f) {
-			return
+		case <-n.in.proposed:
+			runtime.Gosched() // who is about to propose shares the entry
+			ok = n.turn(nil)
+		case <-n.appends.wake:
+			ok = n.append(n.appends.take())
 		}
 	}
 }
 
-// append writes what f has gathered.
-func (n *Node) append(f *frame) bool {
+// append writes what ms want to be written, and tells raft.
+func (n *Node) append(ms []*raftpb.Message) bool {
+	var f frame
+	for _, m := range ms {
+		if err := f.add(m); err != nil {
+			n.fail(err)
+			return false
+		}
+	}
+	start := time.Now()
 	if f.hs != nil || len(f.entries) > 0 {
 		if err := n.o.Journal.Append(f.entries, f.hs, f.sync(n.saved)); err != nil {
 			n.fail(fmt.Errorf("appending to the journal: %w", err))
@@ -38,10 +46,16 @@ func (n *Node) append(f *frame) bool {
 			n.saved = f.hs
 		}
 	}
-	if f.messages > 0 || len(f.responses) > 0 {
-		n.in.report(stored{responses: f.responses, appends: f.messages})
+	if f.messages == 0 && len(f.responses) == 0 {
+		return true
 	}
-	return true
+	took := time.Since(start)
+	return n.turn(func() {
+		n.takeInStored(stored{responses: f.responses, appends: f.messages})
+		if f.messages > 0 && n.appending == 0 {
+			n.group.appended(took, len(n.waiting)+n.in.proposals())
+		}
+	})
 }
 
 // frame is what several MsgStorageAppend want to be written, as one.

@@ -18,8 +18,12 @@ const slowApply = 100 * time.Millisecond
 // the store; then the callers have their answers, and raft is told.
 func (n *Node) runApplies() {
 	for {
-		ms, ok := n.applies.take(n.ctx.Done())
-		if !ok || !n.apply(ms) {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.applies.wake:
+		}
+		if ms := n.applies.take(); len(ms) > 0 && !n.apply(ms) {
 			return
 		}
 	}

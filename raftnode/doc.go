@@ -1,14 +1,16 @@
 // Package raftnode is one member of the cluster: it turns requests into
 // entries of the replicated log, and entries of the log into applied requests.
 //
-// Three goroutines share the work. One owns raft: proposals, messages, ticks
-// and read rounds come to it, and whatever raft wants done leaves it. One
-// appends: everything that waits for it goes into one journal frame and under
-// one fdatasync. One applies: everything that is committed goes into the store
-// as one batch. They do not wait for each other, so while one batch is being
-// synced the next is gathered and the previous one applied; except that raft
-// takes in a configuration change before what follows it is applied. Only what
-// this member's own journal has synced is ever applied.
+// Three goroutines share the work. The raft goroutine ticks and gives raft what
+// comes from other members and from readers. The append goroutine writes:
+// everything that waits for it goes into one journal frame and under one
+// fdatasync; then it gives raft what callers have proposed meanwhile. Both do so
+// in turns (loop.go), which exclude each other and never wait for a write. The
+// apply goroutine puts everything that is committed into the store as one batch,
+// and answers. So while one batch is being synced the next is gathered and the
+// previous one applied; except that raft takes in a configuration change before
+// what follows it is applied. Only what this member's own journal has synced is
+// ever applied.
 //
 // A leader has duties besides, one file each: leases end (leases.go), old
 // revisions are compacted (compaction.go), the store keeps to its quota

@@ -7,15 +7,19 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// inbox is everything that waits for the raft goroutine. Whoever puts something
-// in never waits: what bounds each kind is said at the method that adds it.
+// inbox is everything that waits for a turn at raft. Whoever puts something in
+// never waits: what bounds each kind is said at the method that adds it.
 type inbox struct {
-	// wake has room for one token, present while there may be work.
-	wake chan struct{}
+	// wake wakes the raft goroutine, proposed the append goroutine. They have
+	// room for one token, present while there may be work.
+	wake, proposed chan struct{}
 
 	mu     sync.Mutex
 	work   work
 	closed bool // no more proposals and reads
+	// What expect has set.
+	wanted            int
+	appender, reports bool
 }
 
 // work is the content of an inbox.
@@ -23,8 +27,8 @@ type work struct {
 	proposals []*proposal       // one for each waiting caller
 	round     *readRound        // the read round that callers still may join
 	messages  []*raftpb.Message // from other members; at most maxIncoming
-	stored    []stored          // what append and apply goroutine have done
-	calls     []func()          // run by the raft goroutine, in order
+	stored    []stored          // what the apply goroutine has done
+	calls     []func()          // run in the turn, in order
 }
 
 // stored is the report of the append or apply goroutine about messages it has
@@ -41,12 +45,42 @@ type stored struct {
 // recovers from lost ones.
 const maxIncoming = 4096
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+func newInbox() *inbox {
+	return &inbox{wake: make(chan struct{}, 1), proposed: make(chan struct{}, 1), wanted: 1}
+}
 
-func (b *inbox) signal() {
+// signal puts in the token, unless there is one.
+func signal(wake chan<- struct{}) {
 	select {
-	case b.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
+	}
+}
+
+func (b *inbox) signal() { signal(b.wake) }
+
+// expect says what is worth waking a goroutine for: that as many proposals wait
+// (the append goroutine if appender is set, else the raft goroutine), and that
+// something was applied, if reports is set.
+func (b *inbox) expect(proposals int, appender, reports bool) {
+	b.mu.Lock()
+	b.wanted, b.appender, b.reports = proposals, appender, reports
+	enough := len(b.work.proposals) >= proposals
+	report := reports && len(b.work.stored) > 0
+	b.mu.Unlock()
+	if enough {
+		b.enough(appender)
+	}
+	if report {
+		b.signal()
+	}
+}
+
+func (b *inbox) enough(appender bool) {
+	if appender {
+		signal(b.proposed)
+	} else {
+		b.signal()
 	}
 }
 
@@ -58,9 +92,19 @@ func (b *inbox) propose(p *proposal) bool {
 		return false
 	}
 	b.work.proposals = append(b.work.proposals, p)
+	enough, appender := len(b.work.proposals) >= b.wanted, b.appender
 	b.mu.Unlock()
-	b.signal()
+	if enough {
+		b.enough(appender)
+	}
 	return true
+}
+
+// proposals is how many wait.
+func (b *inbox) proposals() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.work.proposals)
 }
 
 // join returns the round that callers may still join, which is sent only after
@@ -98,14 +142,18 @@ func (b *inbox) receive(m *raftpb.Message) bool {
 	return ok
 }
 
+// report tells what the apply goroutine has done.
 func (b *inbox) report(s stored) {
 	b.mu.Lock()
 	b.work.stored = append(b.work.stored, s)
+	wake := b.reports || s.confs > 0
 	b.mu.Unlock()
-	b.signal()
+	if wake {
+		b.signal()
+	}
 }
 
-// call has f run by the raft goroutine.
+// call has f run in the next turn.
 func (b *inbox) call(f func()) {
 	b.mu.Lock()
 	b.work.calls = append(b.work.calls, f)
@@ -155,7 +203,7 @@ func (b *inbox) close() ([]*proposal, *readRound) {
 	return proposals, round
 }
 
-// queue hands work from the raft goroutine to another one. What it holds is
+// queue hands work that raft wants done to another goroutine. What it holds is
 // bounded by raft, which has a limit of what is under way.
 type queue[T any] struct {
 	wake chan struct{}
@@ -166,31 +214,21 @@ type queue[T any] struct {
 
 func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
 
-func (q *queue[T]) put(item T) {
+// put adds an item. Unless wake is set, it can wait for the next one.
+func (q *queue[T]) put(item T, wake bool) {
 	q.mu.Lock()
 	q.items = append(q.items, item)
 	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
+	if wake {
+		signal(q.wake)
 	}
 }
 
-// take waits for work and takes all there is. It reports false once stop is
-// closed, whatever waits.
-func (q *queue[T]) take(stop <-chan struct{}) ([]T, bool) {
-	for {
-		select {
-		case <-stop:
-			return nil, false
-		case <-q.wake:
-		}
-		q.mu.Lock()
-		items := q.items
-		q.items = nil
-		q.mu.Unlock()
-		if len(items) > 0 {
-			return items, true
-		}
-	}
+// take takes all there is.
+func (q *queue[T]) take() []T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = nil
+	return items
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // leadership is what depends on who leads. Its lock orders changes of leader,
-// which the raft goroutine sees, with the beginning of a term, which the apply
+// which is seen in a turn at raft, with the beginning of a term, which the apply
 // goroutine sees.
 type leadership struct {
 	mu      sync.Mutex
@@ -19,7 +19,7 @@ type leadership struct {
 	begun   bool          // everything before that term has been applied
 }
 
-// setLeader publishes who leads in which term. Called by the raft goroutine.
+// setLeader publishes who leads in which term. Called in a turn at raft, and at its end.
 func (n *Node) setLeader(leader, term uint64) {
 	oldLeader, oldTerm := n.leader.Load(), n.term.Load()
 	if leader == oldLeader && term == oldTerm {

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -16,10 +17,9 @@ import (
 // and not yet applied.
 const maxApplyingBytes = 8 << 20
 
-// runRaft is the raft goroutine: it alone uses n.rn. It waits for no other
-// goroutine, and for the disk only to read entries that are no longer in memory,
-// for a member that has fallen behind. So it ticks and answers whatever writing
-// takes.
+// runRaft is the raft goroutine. It ticks, and takes a turn whenever something
+// has come in. The append goroutine takes turns as well, but never while it
+// writes: so a member ticks and answers whatever writing takes.
 func (n *Node) runRaft(hs *raftpb.HardState, started chan<- error) {
 	defer n.endRaft()
 	var err error
@@ -49,36 +49,73 @@ func (n *Node) runRaft(hs *raftpb.HardState, started chan<- error) {
 	ticker := time.NewTicker(n.o.Tick)
 	defer ticker.Stop()
 	stopping := n.ctx.Done()
-	for {
+	for ok := true; ok; {
 		select {
 		case <-n.in.wake:
+			ok = n.turn(nil)
 		case now := <-ticker.C:
-			n.tick(now)
+			ok = n.turn(func() { n.tick(now) })
 		case <-stopping:
 			// Nobody waits for an outcome any more, but the apply goroutine
 			// may still wait for a configuration change to be taken in.
 			stopping = nil
-			n.refuse()
+			ok = n.turn(n.refuse)
 		case <-n.storingEnded:
 			return
 		}
-		n.takeIn(n.in.take())
-		if stopping == nil {
-			continue
-		}
-		n.campaignIfSole()
-		n.submit()
-		n.startReads()
-		for n.rn.HasReady() {
-			n.handle(n.rn.Ready())
-			n.startReads()
-		}
-		n.send()
 	}
+}
+
+// turn does first, gives raft what came in, and does what raft wants done. It
+// waits for no other goroutine, and for the disk only to read entries that are
+// no longer in memory, for a member that has fallen behind. It reports false if
+// raft has ended.
+func (n *Node) turn(first func()) bool {
+	n.turning.Lock()
+	defer n.turning.Unlock()
+	if n.rnEnded {
+		return false
+	}
+	if first != nil {
+		first()
+	}
+	n.takeIn(n.in.take())
+	if n.refusing {
+		return true
+	}
+	n.campaignIfSole()
+	n.submit()
+	n.startReads()
+	for n.rn.HasReady() {
+		n.handle(n.rn.Ready())
+		n.startReads()
+	}
+	n.send()
+	n.in.expect(n.expected())
+	return true
+}
+
+// expected says who is to be woken for the proposals that come in after this
+// turn, and when: the raft goroutine to forward them, the append goroutine to
+// write them; not for each one while they cannot be handed to raft anyway.
+// Reports of the apply goroutine need a turn only if raft holds something back
+// for them; else they can wait for the next one.
+func (n *Node) expected() (proposals int, appender, reports bool) {
+	leader, commit := n.leader.Load(), n.commit.Load()
+	switch {
+	case leader != n.o.ID:
+		return 1, false, leader == 0 || n.handed < commit
+	case n.appending > 0:
+		proposals = math.MaxInt // a turn follows the append
+	default:
+		proposals = n.group.missing(len(n.waiting))
+	}
+	return proposals, true, n.handed < commit
 }
 
 // refuse fails all that waits, and all that would come.
 func (n *Node) refuse() {
+	n.refusing = true
 	proposals, round := n.in.close()
 	for _, p := range slices.Concat(n.waiting, proposals) {
 		p.finish(store.Result{}, ErrStopped)
@@ -96,7 +133,10 @@ func (n *Node) refuse() {
 // endRaft runs when the raft goroutine ends, be it in the midst of its work.
 func (n *Node) endRaft() {
 	n.stop()
+	n.turning.Lock()
+	n.rnEnded = true
 	n.refuse()
+	n.turning.Unlock()
 	n.setLeader(0, n.term.Load())
 	close(n.raftEnded)
 }
@@ -125,22 +165,7 @@ func (n *Node) expire(deadline time.Time) {
 // takeIn gives raft what came in.
 func (n *Node) takeIn(w work) {
 	for _, s := range w.stored {
-		n.appending -= s.appends
-		n.applyingConfs -= s.confs
-		for _, m := range s.responses {
-			if to := m.GetTo(); to != n.o.ID {
-				n.held = append(n.held, m)
-				continue
-			}
-			if m.GetType() == raftpb.MsgStorageApplyResp {
-				es := m.GetEntries()
-				n.raftApplied.Store(es[len(es)-1].GetIndex())
-			}
-			n.step(m)
-		}
-		if s.after != nil {
-			s.after()
-		}
+		n.takeInStored(s)
 	}
 	for _, m := range w.messages {
 		n.step(m)
@@ -149,6 +174,25 @@ func (n *Node) takeIn(w work) {
 		call()
 	}
 	n.waiting = append(n.waiting, w.proposals...)
+}
+
+func (n *Node) takeInStored(s stored) {
+	n.appending -= s.appends
+	n.applyingConfs -= s.confs
+	for _, m := range s.responses {
+		if to := m.GetTo(); to != n.o.ID {
+			n.held = append(n.held, m)
+			continue
+		}
+		if m.GetType() == raftpb.MsgStorageApplyResp {
+			es := m.GetEntries()
+			n.raftApplied.Store(es[len(es)-1].GetIndex())
+		}
+		n.step(m)
+	}
+	if s.after != nil {
+		s.after()
+	}
 }
 
 func (n *Node) step(m *raftpb.Message) {
@@ -176,12 +220,18 @@ func (n *Node) submit() {
 	if len(n.waiting) == 0 || leader == 0 {
 		return
 	}
-	if leader == n.o.ID && (n.appending > 0 || n.rn.BasicStatus().RaftState != raft.StateLeader) {
-		return // or it has just ceased to lead, which the next Ready will tell
+	if leader == n.o.ID {
+		if n.appending > 0 || n.rn.BasicStatus().RaftState != raft.StateLeader {
+			return // or it has just ceased to lead, which the next Ready will tell
+		}
+		if n.group.hold(len(n.waiting)) {
+			return
+		}
 	}
 	batches := n.gather(n.waiting)
 	m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(n.o.ID)}
 	kept := batches[:0]
+	requests := 0
 	for _, b := range batches {
 		data, err := store.EncodeBatch(b.id, b.requests)
 		if err != nil {
@@ -191,6 +241,7 @@ func (n *Node) submit() {
 			continue
 		}
 		kept = append(kept, b)
+		requests += len(b.requests)
 		batchRequests.Observe(float64(len(b.requests)))
 		n.pending.add(b)
 		m.Entries = append(m.Entries, &raftpb.Entry{Data: data})
@@ -212,6 +263,7 @@ func (n *Node) submit() {
 			}
 		}
 	}
+	n.group.sent = requests
 	n.waiting = nil
 }
 
@@ -236,14 +288,17 @@ func (n *Node) handle(rd raft.Ready) {
 			if len(m.GetEntries()) > 0 {
 				n.appending++
 			}
-			n.appends.put(m)
+			// That a leader's commit index has moved is written with its next
+			// entries: nothing waits for it.
+			n.appends.put(m, n.state != raft.StateLeader || len(m.GetEntries())+len(m.GetResponses()) > 0)
 		case raft.LocalApplyThread:
 			es := m.GetEntries()
 			n.committedTerm = es[len(es)-1].GetTerm()
+			n.handed = es[len(es)-1].GetIndex()
 			if hasConfChange(es) {
 				n.applyingConfs++
 			}
-			n.applies.put(m)
+			n.applies.put(m, true)
 		default:
 			n.held = append(n.held, m)
 		}

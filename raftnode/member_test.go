@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type member struct {
 	id      uint64
 	base    vfs.FS
 	dir     string // under which data is
+	segment int64  // size of a journal segment
 	keyring *keyring.Keyring
 	fs      *seal.FS
 	journal *journal.Journal
@@ -84,7 +86,7 @@ func (m *member) open() error {
 		return err
 	}
 	m.fs = seal.New(m.base, m.keyring, seal.Options{})
-	m.journal, err = journal.Open(journal.Options{FS: m.fs, Dir: m.path("journal"), SegmentSize: 1 << 20})
+	m.journal, err = journal.Open(journal.Options{FS: m.fs, Dir: m.path("journal"), SegmentSize: cmp.Or(m.segment, 1<<20)})
 	if err != nil {
 		return err
 	}

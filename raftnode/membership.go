@@ -172,7 +172,7 @@ func (n *Node) mayPromote(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// raftStatus asks the raft goroutine for all it knows.
+// raftStatus asks raft for all it knows.
 func (n *Node) raftStatus(ctx context.Context) (raft.Status, error) {
 	status := make(chan raft.Status, 1)
 	n.in.call(func() { status <- n.rn.Status() })
@@ -340,7 +340,7 @@ func (n *Node) proposeConf(ctx context.Context, data []byte) (bool, error) {
 }
 
 // finishConf answers whoever waits for a configuration change that has been
-// applied. Called by the raft goroutine.
+// applied. Called in a turn at raft.
 func (n *Node) finishConf(r store.EntryResult) {
 	c := r.ConfChange
 	n.confs.finish(r.ID, c.Members, c.Err)

@@ -29,8 +29,8 @@ type Node struct {
 	trimmer *trimmer
 	rotator *rotator
 
-	// What other goroutines may know of raft's state, written by the raft
-	// goroutine; applied and appliedState by the apply goroutine.
+	// What other goroutines may know of raft's state, written in a turn
+	// at it; applied and appliedState by the apply goroutine.
 	leader, term, commit, applied atomic.Uint64
 	learner                       atomic.Bool
 	lastTick                      atomic.Int64  // Unix nanoseconds
@@ -40,8 +40,11 @@ type Node struct {
 	leadership                    leadership
 	nextID                        atomic.Uint64
 
-	// The raft goroutine's own.
+	// turning is held by who takes a turn at raft, and guards what follows.
+	turning       sync.Mutex
 	rn            *raft.RawNode
+	rnEnded       bool        // rn may have stopped in the midst of its work
+	refusing      bool        // the node is to stop: nothing is done for raft any more
 	waiting       []*proposal // not yet handed to raft
 	rounds        []*readRound
 	lastReadID    uint64
@@ -50,6 +53,8 @@ type Node struct {
 	applyingConfs int               // MsgStorageApply with configuration changes under way
 	held          []*raftpb.Message // to be sent when applyingConfs is 0
 	committedTerm uint64            // term of the last entry known to be committed
+	handed        uint64            // index of the last entry handed to the apply goroutine
+	group         group
 	state         raft.StateType
 	sole          bool // this member is the only voter
 
@@ -108,6 +113,7 @@ func Start(o Options) (*Node, error) {
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.leadership.changed = make(chan struct{})
+	n.group.wake = func() { signal(n.in.proposed) }
 	n.quota = newQuota(n)
 	n.reserve = newReserve(n)
 	n.trimmer = newTrimmer(n, applied)
@@ -125,6 +131,7 @@ func Start(o Options) (*Node, error) {
 	n.commit.Store(hs.GetCommit())
 	n.term.Store(hs.GetTerm())
 	n.raftApplied.Store(applied)
+	n.handed = applied
 	n.saved = hs
 	n.setConfState(cs)
 	n.lastTick.Store(time.Now().UnixNano())
@@ -194,9 +201,11 @@ func (n *Node) fail(err error) {
 	n.stop()
 }
 
-// die is fail for the raft goroutine, which it ends. raft calls it in the midst
-// of its work, from which there is no way back.
+// die is fail for whoever takes a turn at raft, which it ends together with its
+// goroutine. raft calls it in the midst of its work, from which there is no way
+// back.
 func (n *Node) die(err error) {
+	n.rnEnded = true
 	n.fail(err)
 	runtime.Goexit()
 }

@@ -31,6 +31,7 @@ func TestWritesOutliveARestart(t *testing.T) {
 	if err := m.node.ReadIndex(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the cluster version is set", func() bool { return m.store.ClusterVersion() != "" })
 	m.stop()
 
 	m = openMember(t, base, 1).start().awaitReady()

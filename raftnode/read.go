@@ -23,7 +23,7 @@ const (
 
 // readRound asks the cluster once, for all reads that joined before it was
 // sent, up to where the log was committed at that moment. Fields other than
-// err and done belong to the raft goroutine.
+// err and done belong to who takes a turn at raft.
 type readRound struct {
 	start  time.Time
 	ids    []uint64 // the contexts under which it was sent, the newest last

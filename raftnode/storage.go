@@ -99,7 +99,7 @@ func (s *raftStorage) Snapshot() (*raftpb.Snapshot, error) {
 }
 
 // check passes on the errors that raft knows. On any other raft would panic:
-// the node fails instead, and with it ends the raft goroutine.
+// the node fails instead, and with it ends the goroutine that takes the turn.
 func (s *raftStorage) check(err error) error {
 	if err == nil || err == raft.ErrCompacted || err == raft.ErrUnavailable {
 		return err
