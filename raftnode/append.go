@@ -19,7 +19,9 @@ func (n *Node) runAppends() {
 		case <-n.ctx.Done():
 			return
 		case <-n.in.proposed:
-			runtime.Gosched() // who is about to propose shares the entry
+			if !n.alone {
+				runtime.Gosched() // who is about to propose shares the entry
+			}
 			ok = n.turn(nil)
 		case <-n.appends.wake:
 			ok = n.append(n.appends.take())
@@ -50,12 +52,28 @@ func (n *Node) append(ms []*raftpb.Message) bool {
 		return true
 	}
 	took := time.Since(start)
-	return n.turn(func() {
+	here := false
+	ok := n.turn(func() {
 		n.takeInStored(stored{responses: f.responses, appends: f.messages})
 		if f.messages > 0 && n.appending == 0 {
 			n.group.appended(took, len(n.waiting)+n.in.proposals())
 		}
+		n.alone = n.group.all <= 1
+		// One request alone, and nobody to replicate it to: what is committed
+		// now is applied without waking another goroutine for it. The next
+		// append could not be applied any earlier.
+		here = n.alone && n.sole
+		n.applyHere = here
 	})
+	if !ok || !here {
+		return ok
+	}
+	if !n.applying.TryLock() {
+		signal(n.applies.wake)
+		return true
+	}
+	defer n.applying.Unlock()
+	return n.applyWaiting()
 }
 
 // frame is what several MsgStorageAppend want to be written, as one.

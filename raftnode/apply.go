@@ -17,16 +17,22 @@ const slowApply = 100 * time.Millisecond
 // runApplies is the apply goroutine. All that waits for it becomes one batch of
 // the store; then the callers have their answers, and raft is told.
 func (n *Node) runApplies() {
-	for {
+	for ok := true; ok; {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.applies.wake:
 		}
-		if ms := n.applies.take(); len(ms) > 0 && !n.apply(ms) {
-			return
-		}
+		n.applying.Lock()
+		ok = n.applyWaiting()
+		n.applying.Unlock()
 	}
+}
+
+// applyWaiting applies all that waits. The caller holds n.applying.
+func (n *Node) applyWaiting() bool {
+	ms := n.applies.take()
+	return len(ms) == 0 || n.apply(ms)
 }
 
 func (n *Node) apply(ms []*raftpb.Message) bool {

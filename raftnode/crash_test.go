@@ -217,6 +217,8 @@ func TestTheFirstReadAfterACrashSeesWhatWasAcknowledged(t *testing.T) {
 			t.Fatalf("life %d read %q", i, v)
 		}
 		m.awaitReady()
+		// A write of the member's own would carry the commit index.
+		eventually(t, "the cluster version is set", func() bool { return m.store.ClusterVersion() != "" })
 		m.put("k", fmt.Sprint(i))
 		if i%2 == 1 {
 			if err := m.store.DB().Flush(); err != nil {

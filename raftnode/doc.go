@@ -7,7 +7,8 @@
 // fdatasync; then it gives raft what callers have proposed meanwhile. Both do so
 // in turns (loop.go), which exclude each other and never wait for a write. The
 // apply goroutine puts everything that is committed into the store as one batch,
-// and answers. So while one batch is being synced the next is gathered and the
+// and answers (for a request that is alone on a member that is alone, the append
+// goroutine does). So while one batch is being synced the next is gathered and the
 // previous one applied; except that raft takes in a configuration change before
 // what follows it is applied. Only what this member's own journal has synced is
 // ever applied.

@@ -36,13 +36,14 @@ func (g *group) appended(took time.Duration, waiting int) {
 	// One append that hangs says nothing about the next.
 	wait := min(g.average, took) / 2
 	g.average += (took - g.average) / 8
-	g.ended, g.wait, g.until = true, 0, time.Time{}
+	g.back, g.all = waiting, waiting+g.sent
+	g.ended, g.wait, g.until = g.all > 1, 0, time.Time{}
 	switch {
 	case wait < minHold:
 	case g.skip > 0:
 		g.skip--
 	default:
-		g.wait, g.back, g.all = wait, waiting, waiting+g.sent
+		g.wait = wait
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,8 +21,8 @@ func (g *group) heldUp(waiting int) bool {
 func TestCallersThatWereAnsweredAreWaitedFor(t *testing.T) {
 	const took = 10 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
-		woken := 0
-		g := group{wake: func() { woken++ }, average: took}
+		var woken atomic.Int64
+		g := group{wake: func() { woken.Add(1) }, average: took}
 
 		g.sent = 1
 		g.appended(took, 0)
@@ -41,12 +42,13 @@ func TestCallersThatWereAnsweredAreWaitedFor(t *testing.T) {
 		g.sent = 4
 		g.appended(took, 0)
 		time.Sleep(took)
-		woken = 0
-		if !g.heldUp(1) || woken != 1 {
+		woken.Store(0)
+		if !g.heldUp(1) || woken.Load() != 1 {
 			t.Error("the wait is over before there was somebody to be held up")
 		}
 		time.Sleep(took/2 + 1)
-		if woken != 2 || g.hold(3) || g.skip != 0 {
+		synctest.Wait()
+		if woken.Load() != 2 || g.hold(3) || g.skip != 0 {
 			t.Error("a wait does not end, or was taken to be in vain")
 		}
 

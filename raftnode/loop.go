@@ -92,6 +92,7 @@ func (n *Node) turn(first func()) bool {
 	}
 	n.send()
 	n.in.expect(n.expected())
+	n.applyHere = false
 	return true
 }
 
@@ -298,7 +299,7 @@ func (n *Node) handle(rd raft.Ready) {
 			if hasConfChange(es) {
 				n.applyingConfs++
 			}
-			n.applies.put(m, true)
+			n.applies.put(m, !n.applyHere)
 		default:
 			n.held = append(n.held, m)
 		}

@@ -55,11 +55,15 @@ type Node struct {
 	committedTerm uint64            // term of the last entry known to be committed
 	handed        uint64            // index of the last entry handed to the apply goroutine
 	group         group
+	applyHere     bool // whoever takes this turn applies what is committed in it
 	state         raft.StateType
 	sole          bool // this member is the only voter
 
 	// The append goroutine's own.
 	saved *raftpb.HardState // the last one in the journal
+	alone bool              // one request at most was under way when the last append ended
+
+	applying sync.Mutex // held by who applies
 
 	ready        chan struct{}
 	ctx          context.Context // ends when the node is to stop
