@@ -16,8 +16,8 @@ import (
 type Options struct {
 	FS            vfs.FS // through which every byte goes; required
 	Dir           string // the store's directory, created if it does not exist; required
-	CacheBytes    int64  // block cache; 0: 128 MiB
-	MessageBytes  int    // cache of messages; 0: 64 MiB
+	CacheBytes    int64  // block cache, of which Pebble takes the room of its memtables; 0: 36 MiB
+	MessageBytes  int    // cache of messages; 0: 96 MiB
 	MemTableBytes uint64 // size at which a memtable is flushed; 0: 32 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
@@ -62,7 +62,7 @@ func Open(o Options) (*DB, error) {
 	return db.start()
 }
 
-const defaultMessageBytes = 64 << 20
+const defaultMessageBytes = 96 << 20
 
 func openEngine(o Options, create bool) (*DB, error) {
 	e := newEngine(o)

@@ -22,8 +22,9 @@ const (
 
 	// Without cgo the block cache and the memtables lie on Go's heap, which needs room for garbage in proportion to
 	// them. The cache of messages in front of them does not. So they are small: what is read again is mostly found
-	// there, and a memtable that is flushed soon leaves little to be replayed after a crash.
-	defaultCacheBytes    = 16 << 20
+	// there, and a memtable that is flushed soon leaves little to be replayed after a crash. Pebble takes the room of its
+	// memtables, two most of the time, out of the cache: as large as these alone it would hold no block at all.
+	defaultCacheBytes    = 36 << 20
 	defaultMemTableBytes = 8 << 20
 	blockBytes           = 8 << 10
 )

@@ -70,9 +70,9 @@ func (s *servers) names() []string {
 func (s *servers) start(ctx context.Context, name string) (*cluster, error) {
 	dir := filepath.Join(s.work, name+"-data")
 	if name == "etcd" {
-		return startCluster(ctx, name, s.etcd, nil, nil, dir, 23000, s.o)
+		return startCluster(ctx, name, s.etcd, nil, nil, dir, 26000, s.o)
 	}
-	return startCluster(ctx, name, s.coffer, []string{"serve"}, s.kek, dir, 24000, s.o)
+	return startCluster(ctx, name, s.coffer, []string{"serve"}, s.kek, dir, 27000, s.o)
 }
 
 // memoryMiB is what the members hold in memory now.
