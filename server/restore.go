@@ -55,12 +55,19 @@ func Restore(ctx context.Context, c *config.Config, snapshot io.Reader, bump int
 	if c.WALDir != "" {
 		r.wal = filepath.Clean(c.WALDir)
 	}
+	log.Info("restoring snapshot", zap.String("data-dir", r.data), zap.String("wal-dir", r.wal))
 	if err := r.make(ctx, kek, founders, content, bump); err != nil {
 		return nil, errors.Join(err, r.discard())
 	}
 	if err := r.appear(); err != nil {
 		return nil, errors.Join(err, r.discard())
 	}
+	for _, m := range founders.members {
+		log.Info("added member", zap.String("cluster-id", fmt.Sprintf("%x", founders.self().ClusterID)),
+			zap.String("local-member-id", fmt.Sprintf("%x", founders.id)),
+			zap.String("added-peer-id", fmt.Sprintf("%x", m.ID)), zap.Strings("added-peer-peer-urls", m.PeerURLs))
+	}
+	log.Info("restored snapshot", zap.String("data-dir", r.data), zap.String("wal-dir", r.wal), zap.Int64("revision", r.revision))
 	return &Restored{Member: founders.self(), Revision: r.revision}, nil
 }
 
@@ -120,7 +127,7 @@ func (r *restoration) make(ctx context.Context, kek *kms.KEK, f *founders, conte
 		return err
 	}
 	r.revision = s.Revision()
-	if err := s.Close(); err != nil {
+	if err := errors.Join(expectEnd(content), s.Close()); err != nil {
 		return err
 	}
 	j, err := journal.Open(journal.Options{FS: sealed, Dir: log, Logger: r.log})

@@ -1,5 +1,6 @@
 // Command coffer is a Coffer member and the tool that looks after it. Called by the name etcd it is `coffer serve`, so
-// that it can stand in etcd's place in a unit file or a container image.
+// that it can stand in etcd's place in a unit file or a container image; called by the name etcdutl it takes that tool's
+// place.
 package main
 
 import (
@@ -11,13 +12,17 @@ import (
 )
 
 func main() {
-	if filepath.Base(os.Args[0]) == "etcd" {
+	switch filepath.Base(os.Args[0]) {
+	case "etcd":
 		os.Exit(serve(os.Args[1:]))
+	case "etcdutl":
+		os.Exit(etcdutl(os.Args[1:]))
 	}
-	if err := rootCommand().Execute(); err != nil {
+	err := rootCommand().Execute()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "coffer:", err)
-		os.Exit(1)
 	}
+	os.Exit(exitStatus(err))
 }
 
 func rootCommand() *cobra.Command {

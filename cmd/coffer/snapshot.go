@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cofferkv/coffer/config"
-	"github.com/cofferkv/coffer/kms"
 	"github.com/cofferkv/coffer/seal"
 	"github.com/cofferkv/coffer/server"
 )
@@ -32,7 +31,15 @@ func snapshotCommand() *cobra.Command {
 		Long: `A snapshot stands alone: with one of the keys that wrap it, it can be restored without anything of the data directory it
 came from. etcdctl snapshot save makes the same file.`,
 	}
-	cmd.AddCommand(snapshotSaveCommand(), snapshotShowCommand(), snapshotVerifyCommand(), snapshotRestoreCommand())
+	f := &offlineFlags{}
+	verify, restore, status, hashKV := snapshotVerifyCommand(f), snapshotRestoreCommand(f), snapshotStatusCommand(f), hashKVCommand(f)
+	for _, offline := range []*cobra.Command{verify, restore, status, hashKV} {
+		f.addKEK(offline)
+	}
+	for _, reported := range []*cobra.Command{status, hashKV} {
+		f.addFormat(reported)
+	}
+	cmd.AddCommand(snapshotSaveCommand(), snapshotShowCommand(), verify, restore, status, hashKV)
 	return cmd
 }
 
@@ -170,49 +177,31 @@ func printMeta(out io.Writer, meta seal.SnapshotMeta) error {
 	return err
 }
 
-func snapshotVerifyCommand() *cobra.Command {
-	var uri string
-	cmd := &cobra.Command{
+func snapshotVerifyCommand(f *offlineFlags) *cobra.Command {
+	return &cobra.Command{
 		Use:   "verify FILE --kek URI",
 		Short: "Decrypt and check all of a snapshot",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			kek, err := kms.Open(uri)
+			uri, err := f.givenKEK()
 			if err != nil {
 				return err
 			}
-			defer kek.Close()
-			f, err := os.Open(args[0])
+			s, err := server.InspectSnapshot(args[0], uri)
 			if err != nil {
 				return err
 			}
-			defer f.Close()
-			r, err := seal.OpenSnapshot(f, kek)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			n, err := io.Copy(io.Discard, r)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if err := printMeta(cmd.OutOrStdout(), r.Meta()); err != nil {
+			if err := printMeta(cmd.OutOrStdout(), s.SnapshotMeta); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "All %d bytes of content are authentic.\n", n)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "All %d bytes are authentic: %d keys.\n", s.Bytes, s.Keys)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&uri, "kek", "", "a key that wraps the snapshot: file:PATH")
-	cobra.CheckErr(cmd.MarkFlagRequired("kek"))
-	return cmd
 }
 
-func snapshotRestoreCommand() *cobra.Command {
-	var (
-		o             = map[string]*string{}
-		bump          uint64
-		markCompacted bool
-	)
+func snapshotRestoreCommand(f *offlineFlags) *cobra.Command {
+	var r restoring
 	cmd := &cobra.Command{
 		Use:   "restore FILE --kek URI --data-dir DIR",
 		Short: "Make a new data directory, for a new cluster, out of a snapshot",
@@ -222,35 +211,32 @@ Keys, leases and alarms are the snapshot's; member and cluster have new identiti
 --name, --initial-cluster, --initial-cluster-token and --initial-advertise-peer-urls.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if markCompacted && bump == 0 {
+			if r.markCompacted && r.bump == 0 {
 				return errors.New("--mark-compacted needs --bump-revision")
 			}
-			var given []string
-			for name, value := range o {
-				if cmd.Flags().Changed(name) {
-					given = append(given, "--"+name+"="+*value)
-				}
-			}
-			c, err := config.Parse(given, nil)
-			if err != nil {
-				return err
-			}
-			f, err := os.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			made, err := server.Restore(cmd.Context(), c, f, int64(bump), zap.NewNop())
+			made, dir, err := r.restore(cmd, args[0], f, zap.NewNop())
 			if err != nil {
 				return fmt.Errorf("restore %s: %w", args[0], err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Restored %s at revision %d, for member %x of cluster %x.\n",
-				c.DataDir, made.Revision, made.Member.MemberID, made.Member.ClusterID)
+				dir, made.Revision, made.Member.MemberID, made.Member.ClusterID)
 			return err
 		},
 	}
+	r.addTo(cmd)
+	return cmd
+}
+
+// restoring is what a restore is told by flags, which are etcdutl's.
+type restoring struct {
+	settings      map[string]*string // of the member
+	bump          uint64
+	markCompacted bool
+}
+
+func (r *restoring) addTo(cmd *cobra.Command) {
+	r.settings = map[string]*string{}
 	for _, f := range [][2]string{
-		{"kek", "a key that wraps the snapshot, and will wrap the new keyring: file:PATH"},
 		{"data-dir", "data directory to make (default NAME.etcd)"},
 		{"wal-dir", "directory of the journal, if it is to lie outside the data directory"},
 		{"name", "name of the member (default \"default\")"},
@@ -258,10 +244,33 @@ Keys, leases and alarms are the snapshot's; member and cluster have new identiti
 		{"initial-cluster-token", "makes the ids of clusters with the same members different (default \"etcd-cluster\")"},
 		{"initial-advertise-peer-urls", "the member's peer URLs (default \"http://localhost:2380\")"},
 	} {
-		o[f[0]] = cmd.Flags().String(f[0], "", f[1])
+		r.settings[f[0]] = cmd.Flags().String(f[0], "", f[1])
 	}
-	cobra.CheckErr(cmd.MarkFlagRequired("kek"))
-	cmd.Flags().Uint64Var(&bump, "bump-revision", 0, "raise the revision by so much, so that no client takes old revisions for new ones; compacts all before")
-	cmd.Flags().BoolVar(&markCompacted, "mark-compacted", false, "as etcdutl: compact the revisions before the raised one; --bump-revision does so in any case")
-	return cmd
+	cmd.Flags().Uint64Var(&r.bump, "bump-revision", 0, "raise the revision by so much, so that no client takes old revisions for new ones; compacts all before")
+	cmd.Flags().BoolVar(&r.markCompacted, "mark-compacted", false, "as etcdutl: compact the revisions before the raised one; --bump-revision does so in any case")
+}
+
+// restore makes a data directory out of a snapshot and returns where.
+func (r *restoring) restore(cmd *cobra.Command, file string, flags *offlineFlags, log *zap.Logger) (*server.Restored, string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	uri, err := flags.givenKEK()
+	if err != nil {
+		return nil, "", err
+	}
+	given := []string{"--kek=" + uri}
+	for name, value := range r.settings {
+		if cmd.Flags().Changed(name) {
+			given = append(given, "--"+name+"="+*value)
+		}
+	}
+	c, err := config.Parse(given, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	made, err := server.Restore(cmd.Context(), c, f, int64(r.bump), log)
+	return made, c.DataDir, err
 }
