@@ -73,22 +73,18 @@ func (m *messages) shard(rev Rev) *messageShard {
 	return &m.shards[uint64(rev.Main+int64(rev.Sub))%messageShards]
 }
 
-// append appends the message of a version to b, if it is in the cache.
-func (m *messages) append(b []byte, rev Rev) ([]byte, bool) {
+// get returns the message of a version as keep has copied it, if it is in the cache.
+func (m *messages) get(rev Rev, keep func([]byte) []byte) ([]byte, bool) {
 	s := m.shard(rev)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pos, ok := s.at[rev]
 	if !ok {
-		return b, false
+		return nil, false
 	}
 	record := s.ring[pos%uint64(len(s.ring)):]
 	n := binary.LittleEndian.Uint32(record[12:])
-	record = record[messageRecordHeader:]
-	if b == nil {
-		b = make([]byte, 0, n)
-	}
-	return append(b, record[:n]...), true
+	return keep(record[messageRecordHeader:][:n]), true
 }
 
 // add puts the message of a version into the cache, if it is not too long.

@@ -182,7 +182,7 @@ func (r *reader) get(key []byte, rev Rev) ([]byte, error) {
 
 // message returns a copy of the message of a version that exists, and whether it came out of the cache.
 func (db *DB) message(key []byte, rev Rev) (raw []byte, cached bool, err error) {
-	if raw, ok := db.messages.append(nil, rev); ok {
+	if raw, ok := db.messages.get(rev, clone); ok {
 		messageCacheHits.Inc()
 		return raw, true, nil
 	}
@@ -194,9 +194,11 @@ func (db *DB) message(key []byte, rev Rev) (raw []byte, cached bool, err error) 
 	if err != nil {
 		return nil, false, err
 	}
-	raw = append(make([]byte, 0, len(v)), v...)
+	raw = clone(v)
 	return raw, false, closer.Close()
 }
+
+func clone(b []byte) []byte { return append(make([]byte, 0, len(b)), b...) }
 
 var keyBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, 256)
@@ -243,6 +245,12 @@ func (w *walker) fetch(key []byte, rev Rev) ([]byte, error) {
 			return raw, nil
 		}
 	}
+	// What a page reads does not go into the cache: a long list would leave nothing else in it.
+	if raw, ok := w.db.messages.get(rev, w.keep); ok {
+		messageCacheHits.Inc()
+		return raw, nil
+	}
+	messageCacheMisses.Inc()
 	w.buf = appendVersionKey(w.buf[:0], key, rev)
 	if err := w.position(); err != nil {
 		return nil, err
