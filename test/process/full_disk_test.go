@@ -1,12 +1,12 @@
 package process
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,7 +21,9 @@ func TestAFullDiskStopsWritesAndNothingElse(t *testing.T) {
 	m.data = filepath.Join(disk, "data")
 	m.start(t)
 	c := m.client(t)
-	value := strings.Repeat("x", 256<<10)
+	random := make([]byte, 256<<10) // what can be compressed would not fill the disk
+	rand.Read(random)
+	value := string(random)
 	written := 0
 	var refused error
 	for ; written < 4000; written++ {
