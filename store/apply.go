@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/mvcc"
 )
 
@@ -17,7 +18,9 @@ type batch struct {
 	s       *Store
 	mv      *mvcc.Batch
 	cluster *cluster // s.cluster, or a changed copy of it
-	err     error    // what makes it impossible to go on
+	auth    *auth.State
+	index   uint64 // of the entry under way
+	err     error  // what makes it impossible to go on
 }
 
 // fail keeps the first failure that is not the fault of a request; nil is none.
@@ -70,14 +73,14 @@ func (s *Store) apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) 
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	b := &batch{s: s, mv: s.db.Begin(), cluster: s.cluster.Load()}
+	b := &batch{s: s, mv: s.db.Begin(), cluster: s.cluster.Load(), auth: s.auth.Load()}
 	results := make([]EntryResult, len(entries))
 	for i, e := range entries {
 		if e.Raft.GetIndex() != index+1 {
 			return nil, fmt.Errorf("applying entry %d: the last applied one is %d", e.Raft.GetIndex(), index)
 		}
 		index, term = e.Raft.GetIndex(), e.Raft.GetTerm()
-		results[i].Index = index
+		results[i].Index, b.index = index, index
 		var err error
 		switch e.Raft.GetType() {
 		case raftpb.EntryNormal:
@@ -98,6 +101,7 @@ func (s *Store) apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) 
 	if s.cluster.Swap(b.cluster) != b.cluster {
 		b.cluster.report()
 	}
+	s.publishAuth(b.auth)
 	s.hub.Publish(b.mv.Revision(), events)
 	return results, nil
 }
@@ -137,7 +141,8 @@ func (b *batch) applyRequests(e Entry, res *EntryResult) error {
 
 // applyRequest applies one request. It is here that alarms take effect: with
 // CORRUPT nothing is taken in that reads or changes keys or makes or ends
-// leases, with NOSPACE nothing that adds data.
+// leases, with NOSPACE nothing that adds data. What is then left is checked
+// for whether its caller may do it.
 func (b *batch) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 	switch {
 	case r.Put != nil, r.Range != nil, r.DeleteRange != nil, r.Txn != nil, r.Compaction != nil,
@@ -148,6 +153,9 @@ func (b *batch) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 	}
 	if b.cluster.hasAlarm(pb.AlarmType_NOSPACE) && Cost(r) > 0 {
 		return nil, ErrNoSpace
+	}
+	if err := b.authorize(r); err != nil {
+		return nil, err
 	}
 	switch {
 	case r.Put != nil:
@@ -177,6 +185,9 @@ func (b *batch) applyRequest(r *pb.InternalRaftRequest) (proto.Message, error) {
 		return nil, nil
 	case r.DowngradeVersionTest != nil:
 		return nil, nil // only there for etcd's tests, without any effect
+	}
+	if resp, err, ok := b.applyAuth(r); ok {
+		return resp, err
 	}
 	// Members that know the request have applied it. One that does not must
 	// not go on with another state than theirs.

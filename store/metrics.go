@@ -22,6 +22,10 @@ var (
 		Namespace: "etcd_debugging", Subsystem: "server", Name: "alarms",
 		Help: "Active alarms, 1 for every member and type that has one.",
 	}, []string{"server_id", "alarm_type"})
+	authRevision = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "etcd_debugging", Subsystem: "auth", Name: "revision",
+		Help: "The current revision of users and roles.",
+	})
 	applySeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "etcd", Subsystem: "server", Name: "apply_duration_seconds",
 		Help:    "The latency distributions of applied requests, without the commit of the batch that they are part of.",
@@ -35,7 +39,7 @@ var (
 )
 
 func init() {
-	prometheus.MustRegister(clusterVersion, alarms, applySeconds, rangeSeconds)
+	prometheus.MustRegister(clusterVersion, alarms, authRevision, applySeconds, rangeSeconds)
 }
 
 // Series that are used for every request are looked up once.
@@ -45,7 +49,9 @@ var (
 	applied     = func() map[string][2]prometheus.Observer {
 		m := make(map[string][2]prometheus.Observer)
 		for _, op := range []string{"Put", "Txn", "DeleteRange", "Range", "Compaction", "LeaseGrant", "LeaseRevoke",
-			"LeaseCheckpoint", "Alarm", "ClusterMemberAttrSet", "ClusterVersionSet", "DowngradeInfoSet", "unknown"} {
+			"LeaseCheckpoint", "Alarm", "ClusterMemberAttrSet", "ClusterVersionSet", "DowngradeInfoSet", "Authenticate", "AuthEnable", "AuthDisable",
+			"AuthUserAdd", "AuthUserDelete", "AuthUserChangePassword", "AuthUserGrantRole", "AuthUserRevokeRole", "AuthUserGet", "AuthUserList",
+			"AuthRoleAdd", "AuthRoleDelete", "AuthRoleGrantPermission", "AuthRoleRevokePermission", "AuthRoleGet", "AuthRoleList", "unknown"} {
 			for i := range 2 {
 				s := m[op]
 				s[i] = applySeconds.WithLabelValues("v3", op, strconv.FormatBool(i == 1))
@@ -98,6 +104,38 @@ func opName(r *pb.InternalRaftRequest) string {
 		return "ClusterVersionSet"
 	case r.DowngradeInfoSet != nil:
 		return "DowngradeInfoSet"
+	case r.Authenticate != nil:
+		return "Authenticate"
+	case r.AuthEnable != nil:
+		return "AuthEnable"
+	case r.AuthDisable != nil:
+		return "AuthDisable"
+	case r.AuthUserAdd != nil:
+		return "AuthUserAdd"
+	case r.AuthUserDelete != nil:
+		return "AuthUserDelete"
+	case r.AuthUserChangePassword != nil:
+		return "AuthUserChangePassword"
+	case r.AuthUserGrantRole != nil:
+		return "AuthUserGrantRole"
+	case r.AuthUserRevokeRole != nil:
+		return "AuthUserRevokeRole"
+	case r.AuthUserGet != nil:
+		return "AuthUserGet"
+	case r.AuthUserList != nil:
+		return "AuthUserList"
+	case r.AuthRoleAdd != nil:
+		return "AuthRoleAdd"
+	case r.AuthRoleDelete != nil:
+		return "AuthRoleDelete"
+	case r.AuthRoleGrantPermission != nil:
+		return "AuthRoleGrantPermission"
+	case r.AuthRoleRevokePermission != nil:
+		return "AuthRoleRevokePermission"
+	case r.AuthRoleGet != nil:
+		return "AuthRoleGet"
+	case r.AuthRoleList != nil:
+		return "AuthRoleList"
 	}
 	return "unknown"
 }

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/lease"
 	"github.com/cofferkv/coffer/mvcc"
 	"github.com/cofferkv/coffer/watch"
@@ -35,6 +36,8 @@ type Options struct {
 	// Lease and Watch configure the lessor and the hub.
 	Lease lease.Options
 	Watch watch.Options
+	// Tokens are those of users that log in; default: simple ones.
+	Tokens *auth.Tokens
 	// Logger receives the store's log; nil for none.
 	Logger *zap.Logger
 }
@@ -53,6 +56,8 @@ type Store struct {
 	lessor      *lease.Lessor
 	hub         *watch.Hub
 	cluster     atomic.Pointer[cluster]
+	auth        atomic.Pointer[auth.State]
+	tokens      *auth.Tokens
 	maxLearners int
 	broken      error // why Apply must not be called again; the apply goroutine's
 }
@@ -68,19 +73,27 @@ func Open(o Options) (*Store, error) {
 
 // open takes over db, also when it fails.
 func open(db *mvcc.DB, o Options) (*Store, error) {
-	s := &Store{db: db, lessor: lease.New(o.Lease), maxLearners: o.MaxLearners}
+	s := &Store{db: db, lessor: lease.New(o.Lease), maxLearners: o.MaxLearners, tokens: o.Tokens}
 	if s.maxLearners == 0 {
 		s.maxLearners = 1
+	}
+	if s.tokens == nil {
+		s.tokens = auth.SimpleTokens(0)
 	}
 	c, err := loadCluster(db)
 	if err == nil {
 		err = s.loadLeases()
+	}
+	var users *auth.State
+	if err == nil {
+		users, err = loadAuth(db)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("loading the state in %s: %w", o.Dir, err), db.Close())
 	}
 	s.cluster.Store(c)
 	c.report()
+	s.publishAuth(users)
 	s.hub = watch.New(db, o.Watch)
 	return s, nil
 }

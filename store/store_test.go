@@ -108,7 +108,7 @@ func (m *member) dump() string {
 		}
 	}
 	ctx, db := context.Background(), m.store.DB()
-	for _, space := range []string{spaceMember, spaceRemoved, spaceAlarm, spaceCluster, spaceLease} {
+	for _, space := range []string{spaceMember, spaceRemoved, spaceAlarm, spaceCluster, spaceLease, spaceAuth, spaceUser, spaceRole} {
 		check(db.RangeMeta(space, func(key, value []byte) error {
 			fmt.Fprintf(&b, "%s %x = %x\n", space, key, value)
 			return nil
