@@ -24,6 +24,7 @@ import (
 	"github.com/cofferkv/coffer/api/cofferpb"
 	"github.com/cofferkv/coffer/api/v3electionpb"
 	"github.com/cofferkv/coffer/api/v3lockpb"
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/keyring"
 	"github.com/cofferkv/coffer/raftnode"
 	"github.com/cofferkv/coffer/seal"
@@ -72,6 +73,11 @@ type Options struct {
 	// CORS are the origins whose pages may use the gateway, and HostWhitelist the host names under which it may be
 	// addressed without TLS. "*" or an empty list means all.
 	CORS, HostWhitelist []string
+
+	// ClientCertAuth makes the common name of a client's certificate the name of the user, if no token names another.
+	ClientCertAuth bool
+	// BcryptCost is the cost of hashing a password, default 10.
+	BcryptCost int
 
 	// Logger receives the log; nil for none.
 	Logger *zap.Logger
@@ -127,6 +133,7 @@ type API struct {
 	methods                       map[string]*methodMetrics // by full method name
 	unaryVersions, streamVersions *clientVersions
 	streams                       streams
+	passwords                     *auth.Passwords
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -144,7 +151,8 @@ func New(o Options) *API {
 	a := &API{
 		o: o, log: o.Logger, node: o.Node, store: o.Store,
 		unaryVersions: newClientVersions("unary"), streamVersions: newClientVersions("stream"),
-		stop: make(chan struct{}),
+		passwords: auth.NewPasswords(o.BcryptCost),
+		stop:      make(chan struct{}),
 	}
 	a.services = []service{
 		{kvServiceDesc, kvServer{API: a}},

@@ -28,6 +28,9 @@ func (s clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*
 	if err != nil {
 		return nil, rpctypes.ErrGRPCMemberBadURLs
 	}
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	added, members, err := s.node.MemberAdd(ctx, urls.StringSlice(), r.IsLearner)
 	if err != nil {
 		return nil, toStatus(err)
@@ -40,6 +43,9 @@ func (s clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*
 }
 
 func (s clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.node.MemberRemove(ctx, r.ID)
 	if err != nil {
 		return nil, toStatus(err)
@@ -48,6 +54,9 @@ func (s clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveReque
 }
 
 func (s clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.node.MemberUpdate(ctx, r.ID, r.PeerURLs)
 	if err != nil {
 		return nil, toStatus(err)
@@ -60,10 +69,16 @@ func (s clusterServer) MemberList(ctx context.Context, r *pb.MemberListRequest) 
 	if err != nil {
 		return nil, toStatus(err)
 	}
+	if err := s.permitKnown(ctx); err != nil {
+		return nil, err
+	}
 	return &pb.MemberListResponse{Header: s.clusterHeader(), Members: members}, nil
 }
 
 func (s clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	members, err := s.node.MemberPromote(ctx, r.ID)
 	if err != nil {
 		return nil, toStatus(err)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/lease"
 	"github.com/cofferkv/coffer/mvcc"
 	"github.com/cofferkv/coffer/raftnode"
@@ -46,6 +47,25 @@ var statuses = map[error]error{
 	store.ErrCorrupt:            rpctypes.ErrGRPCCorrupt,
 	raftnode.ErrRequestTooLarge: rpctypes.ErrGRPCRequestTooLarge,
 	raftnode.ErrTooManyRequests: status.Error(codes.Unknown, rpctypes.ErrTooManyRequests.Error()),
+
+	auth.ErrRootUserNotExist:     rpctypes.ErrGRPCRootUserNotExist,
+	auth.ErrRootRoleNotExist:     rpctypes.ErrGRPCRootRoleNotExist,
+	auth.ErrUserAlreadyExist:     rpctypes.ErrGRPCUserAlreadyExist,
+	auth.ErrUserEmpty:            rpctypes.ErrGRPCUserEmpty,
+	auth.ErrUserNotFound:         rpctypes.ErrGRPCUserNotFound,
+	auth.ErrRoleAlreadyExist:     rpctypes.ErrGRPCRoleAlreadyExist,
+	auth.ErrRoleNotFound:         rpctypes.ErrGRPCRoleNotFound,
+	auth.ErrRoleEmpty:            rpctypes.ErrGRPCRoleEmpty,
+	auth.ErrAuthFailed:           rpctypes.ErrGRPCAuthFailed,
+	auth.ErrPermissionNotGiven:   rpctypes.ErrGRPCPermissionNotGiven,
+	auth.ErrPermissionDenied:     rpctypes.ErrGRPCPermissionDenied,
+	auth.ErrRoleNotGranted:       rpctypes.ErrGRPCRoleNotGranted,
+	auth.ErrPermissionNotGranted: rpctypes.ErrGRPCPermissionNotGranted,
+	auth.ErrNotEnabled:           rpctypes.ErrGRPCAuthNotEnabled,
+	auth.ErrOldRevision:          rpctypes.ErrGRPCAuthOldRevision,
+	auth.ErrInvalidToken:         rpctypes.ErrGRPCInvalidAuthToken,
+	auth.ErrInvalidManagement:    rpctypes.ErrGRPCInvalidAuthMgmt,
+	// auth.ErrNoPasswordUser and auth.ErrVerifyOnly have no status of their own in etcd either.
 
 	raftnode.ErrNoLeader:                   rpctypes.ErrGRPCNoLeader,
 	raftnode.ErrNotLeader:                  rpctypes.ErrGRPCNotLeader,

@@ -57,6 +57,11 @@ func (a *API) guard(next http.Handler) http.Handler {
 			http.Error(w, fmt.Sprintf(unknownHost, host), http.StatusMisdirectedRequest)
 			return
 		}
+		if caller := identity.FromContext(r.Context()); a.o.ClientCertAuth && !a.o.DisableGateway && caller.Verified && caller.CommonName != "" &&
+			strings.HasPrefix(r.URL.Path, "/v3/") && a.store.Auth().Enabled() {
+			http.Error(w, commonNameIgnored, http.StatusBadRequest)
+			return
+		}
 		origin := r.Header.Get("Origin")
 		if listed(a.o.CORS, "*") {
 			origin = "*"
@@ -84,6 +89,9 @@ Use one of these remedies:
 - Use TLS: any HTTPS request is accepted.
 - Add the host name to the list of those this member answers to: --host-whitelist %q
 `
+
+// commonNameIgnored is etcd's answer to a client of the gateway whose certificate names a user: there only tokens count.
+const commonNameIgnored = "CommonName of client sending a request against gateway will be ignored and not used as expected"
 
 // withHTTPCaller puts the caller into the request's context, unless the listener has done so.
 func withHTTPCaller(r *http.Request) *http.Request {

@@ -29,7 +29,10 @@ var keyStates = map[keyring.State]cofferpb.KeyState{
 	keyring.Removed:     cofferpb.KeyState_KEY_STATE_REMOVED,
 }
 
-func (s keysServer) List(context.Context, *cofferpb.ListRequest) (*cofferpb.ListResponse, error) {
+func (s keysServer) List(ctx context.Context, _ *cofferpb.ListRequest) (*cofferpb.ListResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	kr := s.o.Keyring
 	resp := &cofferpb.ListResponse{ClusterId: s.o.ClusterID, MemberId: s.o.MemberID, Generation: kr.Generation()}
 	keys := make(map[keyring.ID]*cofferpb.DataKey)
@@ -70,6 +73,9 @@ func unix(t time.Time) int64 {
 }
 
 func (s keysServer) Rotate(ctx context.Context, _ *cofferpb.RotateRequest) (*cofferpb.RotateResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	caller := identity.FromContext(ctx)
 	id, err := s.node.RotateKeys(ctx)
 	if err != nil {

@@ -2,14 +2,13 @@ package api
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/cofferkv/coffer/identity"
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/store"
 )
 
@@ -51,7 +50,10 @@ func (s kvServer) readRange(ctx context.Context, r *pb.RangeRequest) (rangeAnswe
 			return rangeAnswer{}, err
 		}
 	}
-	a, err := s.store.RangeRaw(ctx, r)
+	var a store.RangeAnswer
+	err := s.permitted(ctx,
+		func(u *auth.State, c auth.Caller) error { return u.CheckRead(c, r.Key, r.RangeEnd) },
+		func() (err error) { a, err = s.store.RangeRaw(ctx, r); return err })
 	return rangeAnswer{a}, err
 }
 
@@ -66,13 +68,17 @@ func (s kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer
 		}
 	}
 	var sendErr error
-	err := s.store.RangeStream(ctx, r, s.o.MaxRequestBytes, func(chunk store.RangeAnswer) error {
-		if chunk.Header != nil {
-			s.fillMember(chunk.Header)
-		}
-		sendErr = stream.SendMsg(newRangeChunk(rangeAnswer{chunk}))
-		return sendErr
-	})
+	err := s.permitted(ctx,
+		func(u *auth.State, c auth.Caller) error { return u.CheckRead(c, r.Key, r.RangeEnd) },
+		func() error {
+			return s.store.RangeStream(ctx, r, s.o.MaxRequestBytes, func(chunk store.RangeAnswer) error {
+				if chunk.Header != nil {
+					s.fillMember(chunk.Header)
+				}
+				sendErr = stream.SendMsg(newRangeChunk(rangeAnswer{chunk}))
+				return sendErr
+			})
+		})
 	if sendErr != nil {
 		return sendErr
 	}
@@ -132,7 +138,11 @@ func (s kvServer) readTxn(ctx context.Context, r *pb.TxnRequest, linearizable bo
 			return nil, err
 		}
 	}
-	return s.store.ReadTxn(ctx, r)
+	var resp *pb.TxnResponse
+	err := s.permitted(ctx,
+		func(u *auth.State, c auth.Caller) error { return u.AuthorizeTxn(c, s.store.Lessor(), r) },
+		func() (err error) { resp, err = s.store.ReadTxn(ctx, r); return err })
+	return resp, err
 }
 
 // readsOnly tells whether a transaction can be answered without the log, which holds if its operations are all ranges,
@@ -153,6 +163,9 @@ func readsOnly(r *pb.TxnRequest) (reads, linearizable bool) {
 }
 
 func (s kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := propose[*pb.CompactionResponse](ctx, s.API, &pb.InternalRaftRequest{Compaction: r})
 	if err != nil {
 		return nil, err
@@ -180,9 +193,26 @@ func propose[R proto.Message](ctx context.Context, a *API, r *pb.InternalRaftReq
 	return resp.(R), nil
 }
 
+// proposeAs is propose on behalf of a user who is known already.
+func proposeAs[R proto.Message](ctx context.Context, a *API, c auth.Caller, r *pb.InternalRaftRequest) (R, error) {
+	resp, err := a.proposeAs(ctx, c, r)
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return resp.(R), nil
+}
+
 func (a *API) propose(ctx context.Context, r *pb.InternalRaftRequest) (proto.Message, error) {
-	// A name from a certificate may be any bytes; strings in the log are UTF-8.
-	r.Header = &pb.RequestHeader{Username: strings.ToValidUTF8(identity.FromContext(ctx).CommonName, "\uFFFD")}
+	c, err := a.user(ctx, a.store.Auth())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return a.proposeAs(ctx, c, r)
+}
+
+func (a *API) proposeAs(ctx context.Context, c auth.Caller, r *pb.InternalRaftRequest) (proto.Message, error) {
+	r.Header = &pb.RequestHeader{Username: c.Name, AuthRevision: c.Revision}
 	res, err := a.node.Propose(ctx, r)
 	if err == nil {
 		err = res.Err

@@ -24,6 +24,13 @@ type maintenanceServer struct {
 var _ pb.MaintenanceServer = maintenanceServer{}
 
 func (s maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	permit := s.permitRoot
+	if r.Action == pb.AlarmRequest_GET {
+		permit = s.permitKnown
+	}
+	if err := permit(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := propose[*pb.AlarmResponse](ctx, s.API, &pb.InternalRaftRequest{Alarm: r})
 	if err != nil {
 		return nil, err
@@ -35,7 +42,10 @@ func (s maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.A
 	return resp, nil
 }
 
-func (s maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+func (s maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	if err := s.permitKnown(ctx); err != nil {
+		return nil, err
+	}
 	st := s.node.Status()
 	size, inUse := s.store.DB().Size()
 	downgrading, target := s.store.Downgrade()
@@ -69,6 +79,9 @@ func (a *API) storageVersion() string { return a.store.ClusterVersion() }
 // Defragment returns when the space of compacted versions has been given back. There is nothing else to defragment, and
 // requests are served meanwhile.
 func (s maintenanceServer) Defragment(ctx context.Context, r *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	s.log.Info("starting defragment")
 	if err := s.store.DB().Reclaim(ctx); err != nil {
 		s.log.Warn("failed to defragment", zap.Error(err))
@@ -79,6 +92,9 @@ func (s maintenanceServer) Defragment(ctx context.Context, r *pb.DefragmentReque
 }
 
 func (s maintenanceServer) Hash(ctx context.Context, r *pb.HashRequest) (*pb.HashResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	hash, rev, err := s.store.DB().Hash(ctx)
 	if err != nil {
 		return nil, toStatus(err)
@@ -89,6 +105,9 @@ func (s maintenanceServer) Hash(ctx context.Context, r *pb.HashRequest) (*pb.Has
 }
 
 func (s maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	h, err := s.store.DB().HashKV(ctx, r.Revision)
 	if err != nil {
 		return nil, toStatus(err)
@@ -104,6 +123,9 @@ func (s maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb
 }
 
 func (s maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	if s.node.Status().Leader != s.o.MemberID {
 		return nil, rpctypes.ErrGRPCNotLeader
 	}
@@ -124,6 +146,9 @@ var (
 // Downgrade keeps the record of a downgrade as etcd's members do: whether one may begin, that it has begun, that it was
 // called off. What a downgrade is for, members of the version before that join or take over, is for them to do.
 func (s maintenanceServer) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+	if err := s.permitRoot(ctx); err != nil {
+		return nil, err
+	}
 	var err error
 	switch r.Action {
 	case pb.DowngradeRequest_VALIDATE:

@@ -36,6 +36,7 @@ type member struct {
 	api       *API
 	node      *raftnode.Node
 	store     *store.Store
+	journal   *journal.Journal
 	kek       *kms.KEK
 	clusterID uint64
 	id        uint64
@@ -77,6 +78,7 @@ func startMember(t testing.TB, vary ...func(*memberOptions)) *member {
 	j, err := journal.Open(journal.Options{FS: sealed, Dir: "data/journal", SegmentSize: 4 << 20})
 	must(t, err)
 	t.Cleanup(func() { j.Close() })
+	m.journal = j
 
 	o := memberOptions{
 		raft: raftnode.Options{

@@ -18,6 +18,9 @@ const snapshotChunk = 32 << 10
 // Snapshot sends the whole content as a sealed snapshot that stands alone. To etcd's tools it looks like one of etcd's:
 // a multiple of 512 bytes, then a SHA-256 of them.
 func (s maintenanceServer) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
+	if err := s.permitRoot(stream.Context()); err != nil {
+		return err
+	}
 	start := time.Now()
 	_, inUse := s.store.DB().Size()
 	s.log.Info("sending database snapshot to client", zap.Int64("estimated-bytes", inUse))

@@ -12,6 +12,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/watch"
 )
 
@@ -64,6 +65,10 @@ func (s watchServer) receiveWatches(ctx context.Context, stream pb.Watch_WatchSe
 		}
 		switch r := r.RequestUnion.(type) {
 		case *pb.WatchRequest_CreateRequest:
+			if err := s.permitWatch(ctx, r.CreateRequest); err != nil {
+				ws.Refuse(err.Error())
+				continue
+			}
 			ws.Watch(r.CreateRequest)
 		case *pb.WatchRequest_CancelRequest:
 			ws.Cancel(r.CancelRequest.WatchId)
@@ -74,6 +79,28 @@ func (s watchServer) receiveWatches(ctx context.Context, stream pb.Watch_WatchSe
 			s.log.Info("ignored a watch request of unknown type")
 		}
 	}
+}
+
+// permitWatch checks whether the range of a watch may be read; one that is refused for what it asks is left to the hub. An
+// error has the text that etcd gives the client, which is that of a status.
+func (s watchServer) permitWatch(ctx context.Context, r *pb.WatchCreateRequest) error {
+	users := s.store.Auth()
+	if !users.Enabled() || r.GetStartRevision() < 0 {
+		return nil
+	}
+	key := r.GetKey()
+	if len(key) == 0 {
+		key = []byte{0} // a watch without a key begins at the first
+	}
+	c, err := s.user(ctx, users)
+	if err == nil {
+		err = users.CheckRead(c, key, r.GetRangeEnd())
+	}
+	switch err {
+	case nil, auth.ErrInvalidToken, auth.ErrOldRevision, auth.ErrUserEmpty:
+		return toStatus(err)
+	}
+	return rpctypes.ErrGRPCPermissionDenied
 }
 
 // sendWatches sends what the stream has to say until ctx ends or sending fails.

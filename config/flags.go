@@ -224,10 +224,10 @@ func (t *table) securityFlags(c *Config) {
 	t.value("host-whitelist", setValue{&c.HostWhitelist}, "NAME,…", "Host names accepted in HTTP requests without TLS; * for all.")
 
 	t.section = "Users"
-	const noUsers = "users and roles are not supported yet"
-	t.text("auth-token", &c.AuthToken, "Kind of token, simple or jwt, and its options.").argument("KIND").without(noUsers)
-	t.natural("bcrypt-cost", &c.BcryptCost, "Cost of hashing a password.").without(noUsers)
-	t.natural("auth-token-ttl", &c.AuthTokenTTL, "Life of a simple token, in seconds.").argument("SECONDS").without(noUsers)
+	t.text("auth-token", &c.AuthToken,
+		"Kind of token: simple, or jwt with pub-key=FILE, priv-key=FILE, sign-method=METHOD, ttl=DURATION. See docs/auth.md.").argument("KIND,…")
+	t.natural("bcrypt-cost", &c.BcryptCost, "Cost of hashing a password, from 4 to 31: one more takes twice the time. Any other number means 10.")
+	t.natural("auth-token-ttl", &c.AuthTokenTTL, "Life of a simple token after its last use, in seconds.").argument("SECONDS")
 }
 
 func (t *table) loggingFlags(c *Config) {

@@ -8,6 +8,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.uber.org/zap"
 
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/lease"
 	"github.com/cofferkv/coffer/store"
 )
@@ -48,7 +49,10 @@ func (n *Node) revokeExpired() {
 	}
 	rs := make([]*pb.InternalRaftRequest, len(ids))
 	for i, id := range ids {
-		rs[i] = &pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
+		rs[i] = &pb.InternalRaftRequest{
+			Header:      &pb.RequestHeader{Username: auth.Root}, // whose keys they have does not matter
+			LeaseRevoke: &pb.LeaseRevokeRequest{ID: id},
+		}
 	}
 	for i, res := range n.proposeAll(rs, term) {
 		switch {

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cofferkv/coffer/api"
+	"github.com/cofferkv/coffer/auth"
 	"github.com/cofferkv/coffer/config"
 	"github.com/cofferkv/coffer/journal"
 	"github.com/cofferkv/coffer/keyring"
@@ -44,6 +45,7 @@ type Server struct {
 	build Build
 
 	clientTLS, peerTLS *identitySource
+	tokens             *auth.Tokens
 
 	dir      *dataDir
 	founders *founders // nil unless this is a first start
@@ -66,7 +68,7 @@ type Server struct {
 func Start(c *config.Config, build Build, log *zap.Logger) (*Server, error) {
 	s := &Server{c: c, log: log, build: build, failed: make(chan error, 1)}
 	for _, step := range []func() error{
-		s.openTLS, s.openDataDir, s.openSockets, s.openKeys, s.openState, s.startNode, s.startServing,
+		s.openTLS, s.openTokens, s.openDataDir, s.openSockets, s.openKeys, s.openState, s.startNode, s.startServing,
 	} {
 		if err := step(); err != nil {
 			s.release()
@@ -99,6 +101,13 @@ func (s *Server) openTLS() error {
 
 // maxRequestBytes is the largest request that fits into a log entry, with what the entry says about it.
 const maxRequestBytes = journal.MaxEntry - 4096
+
+func (s *Server) openTokens() (err error) {
+	if s.tokens, err = auth.NewTokens(s.c.AuthToken, time.Duration(s.c.AuthTokenTTL)*time.Second, s.log); err != nil {
+		return fmt.Errorf("--auth-token: %w", err)
+	}
+	return nil
+}
 
 func (s *Server) openDataDir() error {
 	if s.c.MaxRequestBytes > maxRequestBytes {
@@ -185,7 +194,7 @@ func (s *Server) openState() error {
 		FS: s.fs, Dir: s.dir.file(dbName), Logger: s.log, MaxLearners: s.c.MaxLearners,
 		Lease: lease.Options{CheckpointInterval: checkpoints},
 		Watch: watch.Options{ProgressInterval: s.c.WatchProgressNotifyInterval},
-		Fatal: s.fatal,
+		Fatal: s.fatal, Tokens: s.tokens,
 	})
 	return err
 }

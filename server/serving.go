@@ -48,7 +48,7 @@ func (s *Server) startServing() error {
 		Tick:             c.TickInterval(), ElectionTicks: c.ElectionTicks(), QuotaBytes: c.Quota(),
 		WarnRequestDuration: c.WarningUnaryRequestDuration, WarnReadDuration: c.WarningApplyDuration,
 		ExtensiveMetrics: c.Metrics == "extensive", DisableGateway: !c.EnableGRPCGateway,
-		CORS: c.CORS, HostWhitelist: c.HostWhitelist, Logger: s.log,
+		CORS: c.CORS, HostWhitelist: c.HostWhitelist, ClientCertAuth: c.Client.ClientCertAuth, BcryptCost: int(c.BcryptCost), Logger: s.log,
 	})
 	sv := &serving{log: s.log, api: s.api, stopping: make(chan struct{})}
 	s.serving = sv
