@@ -42,6 +42,10 @@ type Options struct {
 	// ClusterID and MemberID are named in every response header.
 	ClusterID, MemberID uint64
 
+	// Version is Coffer's. Certificates returns those that the member shows and checks others by; nil for none.
+	Version      string
+	Certificates func() []Certificate
+
 	// MaxTxnOps bounds each list of operations in a transaction; default 128.
 	MaxTxnOps int
 	// MaxRequestBytes is the size of the largest request the member takes; default 1.5 MiB. A message may be somewhat
@@ -134,6 +138,8 @@ type API struct {
 	unaryVersions, streamVersions *clientVersions
 	streams                       streams
 	passwords                     *auth.Passwords
+	started                       time.Time
+	snapshots
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -152,7 +158,7 @@ func New(o Options) *API {
 		o: o, log: o.Logger, node: o.Node, store: o.Store,
 		unaryVersions: newClientVersions("unary"), streamVersions: newClientVersions("stream"),
 		passwords: auth.NewPasswords(o.BcryptCost),
-		stop:      make(chan struct{}),
+		started:   time.Now(), stop: make(chan struct{}),
 	}
 	a.services = []service{
 		{kvServiceDesc, kvServer{API: a}},
@@ -162,6 +168,7 @@ func New(o Options) *API {
 		{&pb.Maintenance_ServiceDesc, maintenanceServer{API: a}},
 		{&pb.Auth_ServiceDesc, authServer{API: a}},
 		{&cofferpb.Keys_ServiceDesc, keysServer{API: a}},
+		{&cofferpb.Member_ServiceDesc, memberServer{API: a}},
 		{&healthpb.Health_ServiceDesc, health.NewServer()}, // SERVING for the service ""
 	}
 	c := newCoordinator(newLocalConn(a))

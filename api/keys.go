@@ -60,7 +60,7 @@ func (s keysServer) List(ctx context.Context, _ *cofferpb.ListRequest) (*cofferp
 		}
 	}
 	for _, w := range kr.Wraps() {
-		resp.Wraps = append(resp.Wraps, &cofferpb.Wrap{KekId: w.KEK, Uri: w.URI, CreatedUnix: unix(w.Created), Since: w.Since, Until: w.Until})
+		resp.Wraps = append(resp.Wraps, wrapMessage(w))
 	}
 	return resp, nil
 }

@@ -30,6 +30,7 @@ func (s maintenanceServer) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance
 		s.log.Warn("failed to send database snapshot to client", zap.Int64("sent-bytes", out.sent), zap.Error(err))
 		return toStatus(err)
 	}
+	s.snapshots.sent()
 	s.log.Info("successfully sent database snapshot to client",
 		zap.Int64("total-bytes", out.sent), zap.Int64("revision", revision), zap.Duration("took", time.Since(start)))
 	return nil

@@ -42,6 +42,7 @@ func (s *Server) startServing() error {
 	member := s.keyring.Member()
 	s.api = api.New(api.Options{
 		Node: s.node, Store: s.store, Keyring: s.keyring, FS: s.fs, SealedDirs: s.dir.sealed(), ClusterID: member.ClusterID, MemberID: member.MemberID,
+		Version: s.build.Version, Certificates: s.certificates,
 		MaxTxnOps: int(c.MaxTxnOps), MaxRequestBytes: int(c.MaxRequestBytes), MaxConcurrentStreams: c.MaxConcurrentStreams,
 		KeepAliveMinTime: offIsNegative(c.GRPCKeepAliveMinTime), KeepAliveInterval: offIsNegative(c.GRPCKeepAliveInterval),
 		KeepAliveTimeout: offIsNegative(c.GRPCKeepAliveTimeout),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -19,6 +20,7 @@ import (
 type clientFlags struct {
 	endpoints            []string
 	caCert, cert, key    string
+	user, password       string
 	skipVerify           bool
 	dialTimeout, timeout time.Duration
 }
@@ -30,6 +32,8 @@ func (f *clientFlags) addTo(cmd *cobra.Command) {
 	fs.StringVar(&f.caCert, "cacert", "", "authority that has signed the member's certificate")
 	fs.StringVar(&f.cert, "cert", "", "client certificate")
 	fs.StringVar(&f.key, "key", "", "its private key")
+	fs.StringVar(&f.user, "user", "", "user, as NAME or NAME:PASSWORD; not needed where the certificate names one")
+	fs.StringVar(&f.password, "password", "", "the user's password, if --user has none; others can see it on the command line, not in ETCDCTL_PASSWORD")
 	fs.BoolVar(&f.skipVerify, "insecure-skip-tls-verify", false, "do not check the member's certificate: anyone could answer in its place")
 	fs.DurationVar(&f.dialTimeout, "dial-timeout", 2*time.Second, "time to connect")
 	fs.DurationVar(&f.timeout, "command-timeout", 5*time.Second, "time for one request, snapshots excepted")
@@ -58,6 +62,13 @@ func (f *clientFlags) connect(endpoint string) (*clientv3.Client, error) {
 		Endpoints:   []string{endpoint},
 		DialTimeout: f.dialTimeout,
 		Logger:      zap.NewNop(),
+	}
+	c.Username, c.Password = f.user, f.password
+	if name, password, ok := strings.Cut(f.user, ":"); ok && f.password == "" {
+		c.Username, c.Password = name, password
+	}
+	if c.Username != "" && c.Password == "" {
+		return nil, errors.New("--user: no password: give NAME:PASSWORD, or set ETCDCTL_PASSWORD")
 	}
 	encrypted := strings.HasPrefix(endpoint, "https://") || strings.HasPrefix(endpoint, "unixs:")
 	plain := strings.HasPrefix(endpoint, "http://") || strings.HasPrefix(endpoint, "unix:")

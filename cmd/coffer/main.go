@@ -33,8 +33,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(initCommand(), serveCommand(), keysCommand(), snapshotCommand(), versionCommand())
+	root.AddCommand(initCommand(), serveCommand(), statusCommand(), keysCommand(), snapshotCommand(), versionCommand(), manCommand())
 	return root
 }
 
