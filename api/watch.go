@@ -7,8 +7,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -126,48 +124,16 @@ func (s watchServer) sendWatches(ctx context.Context, stream pb.Watch_WatchServe
 // watchAnswer is a WatchResponse with ready-made events, which it shares with the answers to other watchers.
 type watchAnswer struct{ watch.Message }
 
-var _ parted = watchAnswer{}
+var _ encoded = watchAnswer{}
 
 func (a watchAnswer) wireSize() int { return a.Size() }
 
-func (a watchAnswer) appendWire(b []byte) ([]byte, error) {
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, a.WatchResponse)
+func (a watchAnswer) write(w *wireWriter) error {
+	err := w.message(a.WatchResponse)
 	for _, e := range a.Raw {
 		for _, part := range e {
-			b = append(b, part...)
+			w.share(part)
 		}
 	}
-	return b, err
-}
-
-// sharedSize is the size from which on a part of an event is not copied. For smaller ones a copy is cheaper.
-const sharedSize = 512
-
-func (a watchAnswer) wireParts() (mem.BufferSlice, error) {
-	copied, shared := proto.Size(a.WatchResponse), 0
-	for _, e := range a.Raw {
-		for _, part := range e {
-			if len(part) < sharedSize {
-				copied += len(part)
-			} else {
-				shared++
-			}
-		}
-	}
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(make([]byte, 0, copied), a.WatchResponse)
-	if err != nil {
-		return nil, err
-	}
-	parts := make(mem.BufferSlice, 0, 2*shared+1) // before each that is shared, and at the end, there may be a copied one
-	for _, e := range a.Raw {
-		for _, part := range e {
-			if len(part) < sharedSize {
-				b = append(b, part...)
-				continue
-			}
-			parts = append(parts, mem.SliceBuffer(b), mem.SliceBuffer(part))
-			b = b[len(b):]
-		}
-	}
-	return append(parts, mem.SliceBuffer(b)), nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -12,13 +13,54 @@ import (
 	"github.com/cofferkv/coffer/store"
 )
 
-// encoded is an answer of which the greater part is kept in its wire encoding: sending it copies bytes where other
-// messages are encoded field by field.
+// encoded is an answer of which the greater part is kept in its wire encoding: it is sent from where it lies, while other
+// messages are encoded field by field into a buffer.
 type encoded interface {
 	// wireSize returns the size of the message in bytes.
 	wireSize() int
-	// appendWire appends the message to b.
-	appendWire(b []byte) ([]byte, error)
+	// write writes the message to w.
+	write(w *wireWriter) error
+}
+
+// wireWriter puts a message together of parts that are copied and parts that stay where they are while it is sent.
+type wireWriter struct {
+	parts  mem.BufferSlice
+	copied []byte // what comes after the last of parts
+}
+
+// sharedSize is the size, in bytes, from which on a part is not copied. For smaller ones a copy is cheaper.
+const sharedSize = 512
+
+// share writes bytes that do not change any more.
+func (w *wireWriter) share(b []byte) {
+	if len(b) < sharedSize {
+		w.copied = append(w.copied, b...)
+		return
+	}
+	w.parts = append(w.parts, mem.SliceBuffer(w.copied), mem.SliceBuffer(b))
+	if w.copied = w.copied[len(w.copied):]; cap(w.copied) < 16 {
+		w.copied = make([]byte, 0, 1<<10) // what stands between the parts of a long message is a few bytes each
+	}
+}
+
+// message writes a message that has to be encoded.
+func (w *wireWriter) message(m proto.Message) (err error) {
+	w.copied, err = proto.MarshalOptions{}.MarshalAppend(w.copied, m)
+	return err
+}
+
+// field writes the tag, which takes one byte, and the length of a field that the next so many bytes are the value of.
+func (w *wireWriter) field(tag byte, size int) {
+	w.copied = protowire.AppendVarint(append(w.copied, tag), uint64(size))
+}
+
+// parts returns the message in parts.
+func parts(e encoded) (mem.BufferSlice, error) {
+	w := wireWriter{copied: make([]byte, 0, 96)}
+	if err := e.write(&w); err != nil {
+		return nil, err
+	}
+	return append(w.parts, mem.SliceBuffer(w.copied)), nil
 }
 
 // copyInto puts m, which came from a handler, into the empty message into.
@@ -28,11 +70,11 @@ func copyInto(into proto.Message, m any) error {
 		proto.Merge(into, m.(proto.Message))
 		return nil
 	}
-	b, err := e.appendWire(make([]byte, 0, e.wireSize()))
+	p, err := parts(e)
 	if err != nil {
 		return err
 	}
-	return proto.Unmarshal(b, into)
+	return proto.Unmarshal(p.Materialize(), into)
 }
 
 // rangeAnswer is a RangeResponse with ready-made key-values.
@@ -44,9 +86,13 @@ const rangeKvsTag = 2<<3 | byte(protowire.BytesType) // of RangeResponse.kvs
 
 func (a rangeAnswer) wireSize() int { return a.Size() }
 
-func (a rangeAnswer) appendWire(b []byte) ([]byte, error) {
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, a.RangeResponse)
-	return appendFields(b, rangeKvsTag, a.Raw), err
+func (a rangeAnswer) write(w *wireWriter) error {
+	err := w.message(a.RangeResponse)
+	for _, kv := range a.Raw {
+		w.field(rangeKvsTag, len(kv))
+		w.share(kv)
+	}
+	return err
 }
 
 // rangeChunk is a RangeStreamResponse that holds a rangeAnswer.
@@ -63,19 +109,9 @@ func newRangeChunk(a rangeAnswer) rangeChunk { return rangeChunk{a, a.Size()} }
 
 func (c rangeChunk) wireSize() int { return 1 + protowire.SizeBytes(c.size) }
 
-func (c rangeChunk) appendWire(b []byte) ([]byte, error) {
-	b = protowire.AppendVarint(append(b, rangeResponseTag), uint64(c.size))
-	return c.rangeAnswer.appendWire(b)
-}
-
-// appendFields appends messages as elements of one repeated field, the tag of which takes one byte.
-func appendFields(b []byte, tag byte, messages [][]byte) []byte {
-	for _, m := range messages {
-		b = append(b, tag)
-		b = protowire.AppendVarint(b, uint64(len(m)))
-		b = append(b, m...)
-	}
-	return b
+func (c rangeChunk) write(w *wireWriter) error {
+	w.field(rangeResponseTag, c.size)
+	return c.rangeAnswer.write(w)
 }
 
 // kvServiceDesc is etcd's description of its KV service, but Range answers with ready-made key-values.

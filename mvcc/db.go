@@ -18,7 +18,7 @@ type Options struct {
 	Dir           string // the store's directory, created if it does not exist; required
 	CacheBytes    int64  // block cache, of which Pebble takes the room of its memtables; 0: 36 MiB
 	MessageBytes  int    // cache of messages; 0: 96 MiB
-	MemTableBytes uint64 // size at which a memtable is flushed; 0: 32 MiB
+	MemTableBytes uint64 // size at which a memtable is flushed; 0: 8 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
 	// does not open in a compaction), after the error was logged. It must not return. nil: the process exits with status 1.
