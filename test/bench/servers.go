@@ -19,6 +19,7 @@ type servers struct {
 	coffer string
 	etcd   string
 	work   string
+	port   int
 	flags  *flag.FlagSet
 	kek    []string
 }
@@ -29,6 +30,7 @@ func newServers(command string) *servers {
 	s.flags.StringVar(&s.coffer, "coffer", "", "coffer binary (required)")
 	s.flags.StringVar(&s.etcd, "etcd", "", "etcd binary (default: built from the module in go.mod), or none to leave it out")
 	s.flags.StringVar(&s.work, "work", "", "folder for data directories (default: a temporary one)")
+	s.flags.IntVar(&s.port, "port", 26000, "etcd's client port; coffer's is 1000 above it")
 	s.flags.BoolVar(&s.o.tls, "tls", false, "mutual TLS")
 	s.flags.DurationVar(&s.o.duration, "d", 10*time.Second, "duration of one measurement")
 	s.flags.IntVar(&s.o.keys, "keys", 100_000, "number of keys")
@@ -70,9 +72,9 @@ func (s *servers) names() []string {
 func (s *servers) start(ctx context.Context, name string) (*cluster, error) {
 	dir := filepath.Join(s.work, name+"-data")
 	if name == "etcd" {
-		return startCluster(ctx, name, s.etcd, nil, nil, dir, 26000, s.o)
+		return startCluster(ctx, name, s.etcd, nil, nil, dir, s.port, s.o)
 	}
-	return startCluster(ctx, name, s.coffer, []string{"serve"}, s.kek, dir, 27000, s.o)
+	return startCluster(ctx, name, s.coffer, []string{"serve"}, s.kek, dir, s.port+1000, s.o)
 }
 
 // memoryMiB is what the members hold in memory now.
