@@ -62,8 +62,9 @@ type Options struct {
 	// default 10. They decide the shortest lease, and when streams that need a leader end for want of one.
 	Tick          time.Duration
 	ElectionTicks int
-	// QuotaBytes is what Status reports as the quota; default 2 GiB.
-	QuotaBytes int64
+	// QuotaBytes is what Status reports as the quota; 0 is none. LargeBytes is from which size of the store on Coffer's own
+	// status warns of it; 0 is never.
+	QuotaBytes, LargeBytes int64
 
 	// WarnRequestDuration is from when on a unary request is logged as slow; default 300 ms.
 	WarnRequestDuration time.Duration
@@ -92,7 +93,6 @@ const (
 	defaultMaxRequestBytes = 3 << 19 // 1.5 MiB
 	defaultTick            = 100 * time.Millisecond
 	defaultElectionTicks   = 10
-	defaultQuotaBytes      = 2 << 30
 
 	// messageOverhead is what a message may be larger than the request in it.
 	messageOverhead = 512 << 10
@@ -110,9 +110,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ElectionTicks == 0 {
 		o.ElectionTicks = defaultElectionTicks
-	}
-	if o.QuotaBytes == 0 {
-		o.QuotaBytes = defaultQuotaBytes
 	}
 	if o.WarnRequestDuration == 0 {
 		o.WarnRequestDuration = 300 * time.Millisecond

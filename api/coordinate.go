@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -154,7 +155,8 @@ func (c *coordinator) events(ctx context.Context, key, end []byte, from int64, t
 		return err
 	}
 	create := &pb.WatchCreateRequest{Key: key, RangeEnd: end, StartRevision: from}
-	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+	err = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}})
+	if err != nil && err != io.EOF { // of an end Recv says why
 		return err
 	}
 	for {

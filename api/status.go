@@ -103,6 +103,9 @@ func (a *API) warnings() []string {
 			warn("certificate %s expires on %s", c.File, c.NotAfter.UTC().Format(time.DateOnly))
 		}
 	}
+	if _, size := a.store.DB().Size(); a.o.LargeBytes > 0 && size >= a.o.LargeBytes {
+		warn("the store has grown to %d bytes: compact it, and look for keys that are never deleted", size)
+	}
 	usage, err := a.o.FS.Inventory(a.o.SealedDirs...)
 	if err != nil {
 		warn("cannot tell what is under which data key: %v", err)

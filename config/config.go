@@ -22,10 +22,9 @@ import (
 
 // Defaults that have a meaning of their own: a setting that still has its default may be derived from others.
 const (
-	DefaultName              = "default"
-	DefaultClientURL         = "http://localhost:2379"
-	DefaultPeerURL           = "http://localhost:2380"
-	DefaultQuotaBackendBytes = 2 << 30
+	DefaultName      = "default"
+	DefaultClientURL = "http://localhost:2379"
+	DefaultPeerURL   = "http://localhost:2380"
 )
 
 // Listeners that --allow-plaintext may name.
@@ -71,8 +70,7 @@ type Config struct {
 	StrictReconfigCheck        bool
 	MaxLearners                int
 
-	// QuotaBackendBytes is the size at which writes stop with NOSPACE; 0 is etcd's default of 2 GiB, less than 0 is
-	// no limit. See [Config.Quota].
+	// QuotaBackendBytes is the size at which writes stop with NOSPACE; 0 and less is no limit. See [Config.Quota].
 	QuotaBackendBytes    int64
 	MaxTxnOps            uint
 	MaxRequestBytes      uint
@@ -229,16 +227,7 @@ func Default() *Config {
 func mustURLs(s string) []url.URL { return types.MustNewURLs(strings.Split(s, ",")) }
 
 // Quota returns the size in bytes at which writes stop with NOSPACE, or 0 for none.
-func (c *Config) Quota() int64 {
-	switch {
-	case c.QuotaBackendBytes == 0:
-		return DefaultQuotaBackendBytes
-	case c.QuotaBackendBytes < 0:
-		return 0
-	default:
-		return c.QuotaBackendBytes
-	}
-}
+func (c *Config) Quota() int64 { return max(c.QuotaBackendBytes, 0) }
 
 // ElectionTicks returns how many heartbeat intervals an election timeout has.
 func (c *Config) ElectionTicks() int { return int(c.ElectionTimeout / c.HeartbeatInterval) }

@@ -24,9 +24,9 @@ const (
 
 // gates are etcd's, so that a manifest that names one is understood.
 var gates = map[string]gate{
-	"CompactHashCheck":             {effect: "needs other members to compare with"},
+	"CompactHashCheck":             {},
 	"FastLeaseKeepAlive":           {beta: true, enabled: true, effect: "renewals never wait for the applied index"},
-	"InitialCorruptCheck":          {effect: "needs other members to compare with; every byte read is authenticated in any case"},
+	"InitialCorruptCheck":          {},
 	"LeaseCheckpoint":              {},
 	"LeaseCheckpointPersist":       {effect: "checkpoints are always persistent"},
 	"PriorityRequest":              {effect: "no request waits behind an overloaded queue"},
@@ -100,4 +100,23 @@ func (f Features) withoutEffect() []string {
 		}
 	}
 	return out
+}
+
+// Feature is one gate and whether it is on.
+type Feature struct {
+	Name, Stage string
+	Enabled     bool
+}
+
+// All returns every gate, those that stand for many included.
+func (f Features) All() []Feature {
+	all := []Feature{{gateAllAlpha, "ALPHA", f.set[gateAllAlpha]}, {gateAllBeta, "BETA", f.set[gateAllBeta]}}
+	for _, name := range slices.Sorted(maps.Keys(gates)) {
+		stage := "ALPHA"
+		if gates[name].beta {
+			stage = "BETA"
+		}
+		all = append(all, Feature{name, stage, f.Enabled(name)})
+	}
+	return all
 }

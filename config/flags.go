@@ -19,6 +19,8 @@ type entry struct {
 	noEffect string
 	// refusal says what to do instead of a setting this version cannot honour; "" if it can.
 	refusal string
+	// deprecation is etcd's notice that the flag will go, which is logged as it is; "" if it has none.
+	deprecation string
 	// retired marks a flag that etcd itself only accepts for old times' sake. It is not in the help text.
 	retired bool
 	// duration marks a value that a configuration file may give as nanoseconds.
@@ -31,6 +33,7 @@ func (e *entry) ours() *entry                       { e.own = true; return e }
 func (e *entry) without(effect string) *entry       { e.noEffect = effect; return e }
 func (e *entry) refused(remedy string) *entry       { e.refusal = remedy; return e }
 func (e *entry) sensitive() *entry                  { e.secret = true; return e }
+func (e *entry) deprecated(notice string) *entry    { e.deprecation = notice; return e }
 func (e *entry) old() *entry                        { e.retired = true; return e }
 func (e *entry) argument(placeholder string) *entry { e.arg = placeholder; return e }
 
@@ -150,7 +153,7 @@ func (t *table) memberFlags(c *Config) {
 	t.natural("election-timeout", &c.ElectionTimeout, "Time without a leader until an election, in milliseconds.").argument("MS")
 	t.toggle("initial-election-tick-advance", &c.InitialElectionTickAdvance, "Shorten the wait for the first election after a start.").
 		without("a member that is alone does not wait for an election")
-	t.integer64("quota-backend-bytes", &c.QuotaBackendBytes, "Size of the store at which writes stop with NOSPACE. 0: 2 GiB, less than 0: no limit.").argument("BYTES")
+	t.integer64("quota-backend-bytes", &c.QuotaBackendBytes, "Size of the store at which writes stop with NOSPACE; from four fifths of it on the log warns. 0 or less: no limit, and a warning from 8 GiB on. (etcd's 0 is 2 GiB.)").argument("BYTES")
 	t.natural("max-txn-ops", &c.MaxTxnOps, "Operations permitted in one transaction.")
 	t.natural("max-request-bytes", &c.MaxRequestBytes, "Largest request a client may send, in bytes.").argument("BYTES")
 	t.value("max-concurrent-streams", uint32Value{&c.MaxConcurrentStreams}, "N", "Streams that one client connection may have open.")
@@ -161,7 +164,7 @@ func (t *table) memberFlags(c *Config) {
 	t.toggle("socket-reuse-address", &c.SocketReuseAddress, "Set SO_REUSEADDR on listening sockets.")
 	t.toggle("enable-grpc-gateway", &c.EnableGRPCGateway, "Serve the HTTP/JSON gateway.")
 	t.toggle("memory-mlock", &c.MemoryMlock, "Lock all of the process's memory. Keys are locked in any case.")
-	t.value("feature-gates", &c.Features, "NAME=BOOL,…", "Switch features of etcd on or off. LeaseCheckpoint has an effect; the others are accepted.")
+	t.value("feature-gates", &c.Features, "NAME=BOOL,…", "Switch features of etcd on or off. LeaseCheckpoint, InitialCorruptCheck and CompactHashCheck have an effect; the others are accepted.")
 }
 
 func (t *table) clusterFlags(c *Config) {
@@ -248,10 +251,8 @@ func (t *table) observationFlags(c *Config) {
 	t.period("warning-unary-request-duration", &c.WarningUnaryRequestDuration, "Time after which a request is logged as slow.")
 	t.period("warning-apply-duration", &c.WarningApplyDuration, "Time after which applying a request is logged as slow.")
 	t.period("watch-progress-notify-interval", &c.WatchProgressNotifyInterval, "Interval of progress notifications to idle watches. 0: 10m.")
-	t.period("corrupt-check-time", &c.CorruptCheckTime, "Interval of comparing data between members. 0: never.").
-		without(noPeers)
-	t.period("compact-hash-check-time", &c.CompactHashCheckTime, "Interval of comparing hashes of compacted revisions between members.").
-		without(noPeers)
+	t.period("corrupt-check-time", &c.CorruptCheckTime, "Interval of comparing data between members. 0: never.")
+	t.period("compact-hash-check-time", &c.CompactHashCheckTime, "Interval of comparing hashes of compacted revisions between members, if the feature gate CompactHashCheck is on.")
 	t.period("downgrade-check-time", &c.DowngradeCheckTime, "Interval of checking the state of a downgrade.").
 		without("downgrades of the cluster version are not supported")
 }
@@ -281,13 +282,14 @@ func (t *table) engineFlags(*Config) {
 	t.natural("bootstrap-defrag-threshold-megabytes", &u, "").without("there is no defragmentation")
 	t.toggle("unsafe-no-fsync", &b, "").without("every acknowledged write is synced")
 	five := uint(5)
-	t.natural("max-snapshots", &five, "").without(files)
+	t.natural("max-snapshots", &five, "").without(files).deprecated("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.")
 	t.natural("max-wals", &five, "").without(files)
 	seconds := 5 * time.Second
 	t.period("raft-read-timeout", &seconds, "").without(peers)
 	t.period("raft-write-timeout", &seconds, "").without(peers)
 	t.value("v2-deprecation", choicesValue{new([]string), []string{"write-only", "write-only-skip-check", "write-only-drop-data", "gone"}}, "STAGE", "").
-		without("there is no v2 store")
+		without("there is no v2 store").
+		deprecated("--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.")
 
 	t.toggle("enable-distributed-tracing", &b, "").without(tracing)
 	address, service := "localhost:4317", "etcd"

@@ -162,6 +162,9 @@ func (t *table) takeStock(c *Config) {
 			continue
 		}
 		f := t.Lookup(e.name)
+		if e.deprecation != "" {
+			c.note(true, e.deprecation)
+		}
 		switch {
 		case e.noEffect != "":
 			c.note(true, "setting has no effect in Coffer", "setting", "--"+e.name, "reason", e.noEffect)

@@ -291,7 +291,7 @@ func TestHelpNamesEveryFlagThatIsNotRetired(t *testing.T) {
 func TestDefaultsThatAreNumbers(t *testing.T) {
 	c := Default()
 	require.EqualValues(t, math.MaxUint32, c.MaxConcurrentStreams)
-	require.EqualValues(t, 2<<30, c.Quota())
+	require.Zero(t, c.Quota())
 	c.QuotaBackendBytes = -1
 	require.Zero(t, c.Quota())
 	c.QuotaBackendBytes = 5

@@ -172,6 +172,9 @@ func (c *Config) checkClientTLS() error {
 	urls := slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs)
 	secure := slices.ContainsFunc(urls, func(u url.URL) bool { return ListenAddress(u).TLS })
 	errs = append(errs, t.checkPair("", secure))
+	if t.Empty() && !t.Auto && slices.ContainsFunc(c.ListenMetricsURLs, func(u url.URL) bool { return ListenAddress(u).TLS }) {
+		errs = append(errs, errors.New("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"))
+	}
 	if t.Auto && !t.Empty() {
 		c.note(true, "ignoring client auto TLS since certs given")
 	}

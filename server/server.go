@@ -263,6 +263,7 @@ func (s *Server) startNode() error {
 		ballast = -1
 	}
 	s.logSettings(member)
+	reportFeatures(s.c.Features)
 	s.node, err = raftnode.Start(raftnode.Options{
 		ID: member.MemberID, ClusterID: member.ClusterID, Journal: s.journal, Store: s.store,
 		Bootstrap: bootstrap, Name: s.c.Name, ClientURLs: config.Strings(s.c.AdvertiseClientURLs),
@@ -326,6 +327,9 @@ func (s *Server) logSettings(member keyring.Member) {
 		zap.Bool("pre-vote", c.PreVote),
 		zap.Bool("strict-reconfig-check", c.StrictReconfigCheck),
 		zap.String("feature-gates", c.Features.String()),
+		zap.Duration("corrupt-check-time-interval", c.CorruptCheckTime),
+		zap.Duration("compact-check-time-interval", c.CompactHashCheckTime),
+		zap.String("v2-deprecation", "write-only"), // what etcd says whatever it was told
 		zap.String("auto-compaction-mode", c.AutoCompactionMode),
 		zap.String("auto-compaction-retention", c.AutoCompactionRetention),
 		zap.Uint64("disk-reserve-bytes", c.DiskReserveBytes),

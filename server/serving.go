@@ -46,7 +46,7 @@ func (s *Server) startServing() error {
 		MaxTxnOps: int(c.MaxTxnOps), MaxRequestBytes: int(c.MaxRequestBytes), MaxConcurrentStreams: c.MaxConcurrentStreams,
 		KeepAliveMinTime: offIsNegative(c.GRPCKeepAliveMinTime), KeepAliveInterval: offIsNegative(c.GRPCKeepAliveInterval),
 		KeepAliveTimeout: offIsNegative(c.GRPCKeepAliveTimeout),
-		Tick:             c.TickInterval(), ElectionTicks: c.ElectionTicks(), QuotaBytes: c.Quota(),
+		Tick:             c.TickInterval(), ElectionTicks: c.ElectionTicks(), QuotaBytes: c.Quota(), LargeBytes: sizeThreshold(c.Quota()),
 		WarnRequestDuration: c.WarningUnaryRequestDuration, WarnReadDuration: c.WarningApplyDuration,
 		ExtensiveMetrics: c.Metrics == "extensive", DisableGateway: !c.EnableGRPCGateway,
 		CORS: c.CORS, HostWhitelist: c.HostWhitelist, ClientCertAuth: c.Client.ClientCertAuth, BcryptCost: int(c.BcryptCost), Logger: s.log,
@@ -65,6 +65,17 @@ func (s *Server) startServing() error {
 	for _, h := range []*httpServer{sv.client, sv.peer, sv.metrics} {
 		sv.spawn(s, h.run)
 	}
+
+	checks := s.newCorruptionChecks()
+	if c.Features.Enabled("InitialCorruptCheck") {
+		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+		defer cancel()
+		if err := checks.initial(ctx); err != nil {
+			return err
+		}
+	}
+	sv.spawn(s, func() error { return s.checkCorruption(checks) })
+	sv.spawn(s, s.watchSize)
 
 	split := slices.ContainsFunc(s.sockets, func(o *socket) bool { return o.role == roleClientHTTP })
 	var later []*port
