@@ -34,6 +34,6 @@ func (o outcome) equal(p outcome) bool {
 }
 
 func ask(ctx context.Context, s *side, r request) outcome {
-	resp, err := s.call(ctx, request{message: proto.Clone(r.message), stream: r.stream})
+	resp, err := s.call(ctx, request{message: proto.Clone(r.message), stream: r.stream, user: r.user})
 	return outcome{resp, err}
 }

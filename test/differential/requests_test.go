@@ -13,13 +13,17 @@ import (
 // request is one call.
 type request struct {
 	message proto.Message
-	stream  bool // a range by RangeStream
+	stream  bool   // a range by RangeStream
+	user    string // who asks; nobody, if that is no user who has logged in
 }
 
 func (r request) String() string {
 	kind := fmt.Sprintf("%T", r.message)
 	if r.stream {
 		kind += " (stream)"
+	}
+	if r.user != "" {
+		kind = r.user + " asks " + kind
 	}
 	return kind + " " + fmt.Sprint(r.message)
 }

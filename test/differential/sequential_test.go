@@ -107,6 +107,12 @@ func (s *sequencer) ask(ctx context.Context, r request) error {
 	if !left.equal(right) {
 		return fmt.Errorf("%v\n%s: %v\n%s: %v", r, s.a.name, left, s.b.name, right)
 	}
+	s.note(r, left)
+	return nil
+}
+
+// note remembers what an answer tells of the state.
+func (s *sequencer) note(r request, left outcome) {
 	if c, ok := r.message.(*pb.CompactionRequest); ok && left.err == nil {
 		s.compact = c.Revision
 		s.compactions[c.Revision] = true
@@ -116,7 +122,6 @@ func (s *sequencer) ask(ctx context.Context, r request) error {
 	}
 	s.revision = max(s.revision, revisionOf(left.resp))
 	s.g.Observe(s.revision)
-	return nil
 }
 
 func (s *sequencer) endAlarms(ctx context.Context) error {

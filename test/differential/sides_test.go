@@ -10,9 +10,11 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -25,6 +27,11 @@ type side struct {
 	lease pb.LeaseClient
 	watch pb.WatchClient
 	maint pb.MaintenanceClient
+	auth  pb.AuthClient
+	group pb.ClusterClient
+
+	// tokens are those of users who have logged in.
+	tokens map[string]string
 
 	// restart ends the server and starts it again on its data.
 	restart func()
@@ -48,6 +55,8 @@ func (s *side) connect(t *testing.T, target string) {
 	s.conn = conn
 	s.kv, s.lease = pb.NewKVClient(conn), pb.NewLeaseClient(conn)
 	s.watch, s.maint = pb.NewWatchClient(conn), pb.NewMaintenanceClient(conn)
+	s.auth, s.group = pb.NewAuthClient(conn), pb.NewClusterClient(conn)
+	s.tokens = make(map[string]string)
 }
 
 func (s *side) disconnect() {
@@ -57,7 +66,7 @@ func (s *side) disconnect() {
 }
 
 // startEtcd starts a real etcd in this process.
-func startEtcd(t *testing.T) *side {
+func startEtcd(t *testing.T, vary ...func(*embed.Config)) *side {
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
@@ -67,6 +76,9 @@ func startEtcd(t *testing.T) *side {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = client, client
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = loopback, loopback
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	for _, f := range vary {
+		f(cfg)
+	}
 	s := &side{name: "etcd", etcd: true}
 	var e *embed.Etcd
 	start := func() {
@@ -94,7 +106,7 @@ func startEtcd(t *testing.T) *side {
 // call sends a request and returns the response, with what differs between any
 // two servers taken out.
 func (s *side) call(ctx context.Context, r request) (proto.Message, error) {
-	resp, err := s.send(ctx, r)
+	resp, err := s.send(s.as(ctx, r.user), r)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +114,14 @@ func (s *side) call(ctx context.Context, r request) (proto.Message, error) {
 		resp = s.tamper(resp)
 	}
 	return neutral(resp), nil
+}
+
+// as makes a context one of a user, if that has ever logged in.
+func (s *side) as(ctx context.Context, user string) context.Context {
+	if token := s.tokens[user]; token != "" {
+		return metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, token)
+	}
+	return ctx
 }
 
 func (s *side) send(ctx context.Context, r request) (proto.Message, error) {
@@ -131,6 +151,9 @@ func (s *side) send(ctx context.Context, r request) (proto.Message, error) {
 		return s.maint.HashKV(ctx, m)
 	case *pb.AlarmRequest:
 		return s.maint.Alarm(ctx, m)
+	}
+	if resp, err, ok := s.sendAuth(ctx, r.message); ok {
+		return resp, err
 	}
 	panic(fmt.Sprintf("no call for %T", r.message))
 }
