@@ -135,6 +135,7 @@ type API struct {
 	unaryVersions, streamVersions *clientVersions
 	streams                       streams
 	passwords                     *auth.Passwords
+	logins                        *auth.Logins
 	started                       time.Time
 	snapshots
 
@@ -154,7 +155,7 @@ func New(o Options) *API {
 	a := &API{
 		o: o, log: o.Logger, node: o.Node, store: o.Store,
 		unaryVersions: newClientVersions("unary"), streamVersions: newClientVersions("stream"),
-		passwords: auth.NewPasswords(o.BcryptCost),
+		passwords: auth.NewPasswords(o.BcryptCost), logins: auth.NewLogins(),
 		started:   time.Now(), stop: make(chan struct{}),
 	}
 	a.services = []service{

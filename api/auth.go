@@ -70,6 +70,7 @@ func (s authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest)
 		if err != nil {
 			return nil, s.loginFailed(ctx, r.Name, err)
 		}
+		s.logins.Succeeded(r.Name, addressOf(ctx))
 		resp, err := proposeAs[*pb.AuthenticateResponse](ctx, s.API, auth.Caller{}, &pb.InternalRaftRequest{
 			Authenticate: &pb.InternalAuthenticateRequest{Name: r.Name, SimpleToken: tokens.Draw()},
 		})
@@ -90,15 +91,17 @@ func (s authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest)
 	}
 }
 
-// loginFailed records that a login failed.
+// loginFailed records that a login failed, and returns when that may be answered.
 func (s authServer) loginFailed(ctx context.Context, name string, err error) error {
 	if err != auth.ErrAuthFailed && err != auth.ErrNoPasswordUser {
 		return toStatus(err)
 	}
+	user := name
 	if _, unknown := s.store.Auth().RolesOf(name); unknown != nil {
 		name = "(unknown)" // it may be a password in the wrong place
 	}
 	s.log.Warn("invalid authentication was requested", userName(name), zap.String("remote", addressOf(ctx)), zap.Error(err))
+	s.logins.Failed(ctx, s.stop, user, addressOf(ctx))
 	return toStatus(err)
 }
 

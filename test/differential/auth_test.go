@@ -164,13 +164,25 @@ func straighten(m proto.Message) {
 func guardedSequence(ctx context.Context, a, b *side, g *requests.Generator, steps int, errs map[string]int) error {
 	s := &sequencer{a: a, b: b, g: g, revision: 1, compactions: make(map[int64]bool), transactions: make(map[int64]bool)}
 	rng := g.Rand()
+	// Logins that have failed in a row. Coffer makes who tries on wait.
+	failed := make(map[string]int)
+	const freeFailures = 3
+	unknown := "" // who asked and was not known, and logs in next
 	for step := range steps {
 		if rng.IntN(400) == 0 {
 			a.restart()
 			b.restart() // and all are logged out
 			s.restarted = s.revision
+			clear(failed)
 		}
 		r := s.nextGuarded()
+		if unknown != "" {
+			r, unknown = request{message: &pb.AuthenticateRequest{Name: unknown, Password: g.Password()}}, ""
+		}
+		login, _ := r.message.(*pb.AuthenticateRequest)
+		if login != nil && failed[login.Name] == freeFailures {
+			continue
+		}
 		if c, ok := r.message.(*pb.CompactionRequest); ok {
 			for s.transactions[c.Revision] {
 				c.Revision--
@@ -185,6 +197,15 @@ func guardedSequence(ctx context.Context, a, b *side, g *requests.Generator, ste
 		}
 		if left.err != nil {
 			errs[status.Convert(left.err).Message()]++
+			switch rpctypes.Error(left.err) {
+			case rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision:
+				unknown = r.user
+			}
+		}
+		if login != nil {
+			if failed[login.Name]++; left.err == nil {
+				failed[login.Name] = 0
+			}
 		}
 		s.note(r, left)
 	}
