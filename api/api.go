@@ -156,7 +156,7 @@ func New(o Options) *API {
 		o: o, log: o.Logger, node: o.Node, store: o.Store,
 		unaryVersions: newClientVersions("unary"), streamVersions: newClientVersions("stream"),
 		passwords: auth.NewPasswords(o.BcryptCost), logins: auth.NewLogins(),
-		started:   time.Now(), stop: make(chan struct{}),
+		started: time.Now(), stop: make(chan struct{}),
 	}
 	a.services = []service{
 		{kvServiceDesc, kvServer{API: a}},

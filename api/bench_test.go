@@ -169,3 +169,38 @@ func BenchmarkWatch(b *testing.B) {
 		})
 	}
 }
+
+// What authentication costs: the same requests by nobody while it is off, and by a user who has logged in while it is on.
+func BenchmarkUsers(b *testing.B) {
+	value := make([]byte, 1024)
+	off, on := startMember(b), startGuarded(b)
+	for _, c := range []struct {
+		name string
+		m    *member
+		ctx  context.Context
+	}{
+		{"off", off, context.Background()},
+		{"on", on, withToken(context.Background(), on.tokenOfUser(b, "alice"))},
+	} {
+		for name, call := range map[string]func() error{
+			"put": func() error {
+				return errOf(c.m.kv().Put(c.ctx, &pb.PutRequest{Key: []byte("a"), Value: value}))
+			},
+			"get-serializable": func() error {
+				return errOf(c.m.kv().Range(c.ctx, &pb.RangeRequest{Key: []byte("a"), Serializable: true}))
+			},
+		} {
+			b.Run(name+"/"+c.name, func(b *testing.B) {
+				b.ReportAllocs()
+				b.SetParallelism(64)
+				b.RunParallel(func(p *testing.PB) {
+					for p.Next() {
+						if err := call(); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
