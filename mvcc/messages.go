@@ -91,12 +91,9 @@ func (m *messages) get(rev Rev, keep func([]byte) []byte) ([]byte, bool) {
 func (m *messages) add(rev Rev, message []byte) {
 	s := m.shard(rev)
 	size := messageRecordHeader + len(message)
-	if size > len(s.ring)/maxShardPart {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.at[rev]; ok {
+	if _, ok := s.at[rev]; ok || size > len(s.ring)/maxShardPart { // of which nothing is left once closed
 		return
 	}
 	length := uint64(len(s.ring))

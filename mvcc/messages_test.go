@@ -3,6 +3,7 @@ package mvcc
 import (
 	"bytes"
 	"math/rand/v2"
+	"sync"
 	"testing"
 )
 
@@ -62,5 +63,32 @@ func TestMessagesThatAreTooLongAreLeftOut(t *testing.T) {
 	m.add(Rev{Main: 7}, make([]byte, 4096))
 	if _, ok := m.get(Rev{Main: 7}, clone); ok {
 		t.Error("a message of a whole shard was taken in")
+	}
+}
+
+// A reader that is late must not meet the end of the cache in the middle of what it does.
+func TestMessagesMayBeAddedWhileTheCacheIsClosed(t *testing.T) {
+	for range 100 {
+		m, err := newMessages(messageShards * 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var g sync.WaitGroup
+		for i := range 2 {
+			g.Go(func() {
+				for main := range int64(200) {
+					rev := Rev{Main: main, Sub: int32(i)}
+					m.add(rev, make([]byte, 100))
+					m.append(nil, rev)
+				}
+			})
+		}
+		if err := m.close(); err != nil {
+			t.Fatal(err)
+		}
+		g.Wait()
+		if _, ok := m.append(nil, Rev{Main: 199}); ok {
+			t.Fatal("found in a cache that is closed")
+		}
 	}
 }
