@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cofferkv/coffer/mvcc"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -66,13 +67,16 @@ type event struct {
 	plainOnce sync.Once
 	plain     *Event
 
-	fullOnce sync.Once
-	full     *Event
-	fullErr  error
+	full atomic.Pointer[Event] // unless the previous version is long
 }
 
 // eventOverhead is what an event takes in memory beside its key and value.
 const eventOverhead = 256
+
+// maxKeptPrev is how long a previous version may be for an event to keep it:
+// what the hub remembers is bounded without, and of deletes, which are small,
+// that would be many. A longer one is kept only while a delivery waits.
+const maxKeptPrev = 2 * eventOverhead
 
 func (e *event) size() int { return len(e.Raw) + eventOverhead }
 
@@ -92,15 +96,18 @@ func (e *event) withPrev(h *Hub) (*Event, error) {
 	if !e.HasPrev() || created {
 		return e.withoutPrev(), nil
 	}
-	e.fullOnce.Do(func() {
-		prev, err := h.prevKV(e.Event)
-		if err != nil {
-			e.fullErr = err
-			return
-		}
-		e.full, e.fullErr = encode(e.Event, prev)
-	})
-	return e.full, e.fullErr
+	if full := e.full.Load(); full != nil {
+		return full, nil
+	}
+	prev, err := h.prevKV(e.Event)
+	if err != nil {
+		return nil, err
+	}
+	full, err := encode(e.Event, prev)
+	if err == nil && len(full[2]) <= maxKeptPrev && !e.full.CompareAndSwap(nil, full) {
+		full = e.full.Load()
+	}
+	return full, err
 }
 
 // batch is a run of events in the order of revisions: what was committed

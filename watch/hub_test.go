@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +125,62 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	if len(events) != 50 || s.bytes != 0 {
 		t.Fatalf("%d watchers, %d bytes left", len(events), s.bytes)
 	}
+}
+
+// Previous versions may be much larger than the events that bear them: deletes
+// are small.
+func TestPreviousVersionsAreBounded(t *testing.T) {
+	const keys, size = 200, 100_000
+	st := newStore(t)
+	defer st.close()
+	value := strings.Repeat("v", size)
+	for i := range keys {
+		st.apply(fmt.Sprintf("put k%03d %s", i, value))
+	}
+	hub := New(st.db, Options{})
+	defer hub.Close()
+	s := hub.NewStream()
+	defer s.Close()
+	watchRange(s, "k", "l", true)
+	watchRange(s, "k0", "l", true)
+	read(t, s)
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range keys {
+		hub.Publish(st.apply(fmt.Sprintf("delete k%03d", i)))
+	}
+	next := map[int64]int{}
+	for {
+		r, err := s.poll(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r == nil {
+			break
+		}
+		if n := (&Message{Raw: r.Events}).Size(); n > hub.limits.queueBytes+2*size {
+			t.Errorf("a response has %d events, %d bytes", len(r.Events), n)
+		}
+		for _, e := range r.Events {
+			want := fmt.Sprintf("k%03d", next[r.WatchID])
+			if d := decode(e); string(d.Kv.Key) != want || d.Type != mvccpb.Event_DELETE || string(d.PrevKv.GetValue()) != value {
+				t.Fatalf("watcher %d: event of %s, previous version of %d bytes; want %s", r.WatchID, d.Kv.Key, len(d.PrevKv.GetValue()), want)
+			}
+			next[r.WatchID]++
+		}
+	}
+	if next[0] != keys || next[1] != keys || s.bytes != 0 {
+		t.Fatalf("events of the watchers: %v; %d bytes left", next, s.bytes)
+	}
+	if grown := heap() - before; grown > keys*size/4 {
+		t.Errorf("%d bytes are remembered", grown)
+	}
+	runtime.KeepAlive(hub)
 }
 
 func TestRequestsWaitWhileTheClientDoesNotReadTheAnswers(t *testing.T) {

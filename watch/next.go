@@ -98,7 +98,8 @@ func (s *Stream) take() (*Response, *watcher, []queued, error) {
 	return nil, nil, nil, nil
 }
 
-// deliver makes a response of all that waited for a watcher.
+// deliver makes a response of what waited for a watcher: all of it, unless
+// previous versions make it too large.
 func (s *Stream) deliver(w *watcher, waiting []queued) (*Response, error) {
 	r := &Response{WatchID: w.id, Fragment: w.fragment}
 	n := 0
@@ -106,8 +107,8 @@ func (s *Stream) deliver(w *watcher, waiting []queued) (*Response, error) {
 		n += len(q.events)
 	}
 	pendingEventsTotal.Sub(float64(n))
-	eventsTotal.Add(float64(n))
 	var all []*Event
+	size := 0
 	for i, q := range waiting {
 		events, err := q.encoded(s.hub, w.prevKV)
 		if err != nil {
@@ -119,9 +120,35 @@ func (s *Stream) deliver(w *watcher, waiting []queued) (*Response, error) {
 			all = append(all, events...) // copies: events has no spare capacity
 		}
 		r.Revision = q.last()
+		if !w.prevKV || i+1 == len(waiting) {
+			continue // what waits without previous versions is bounded already
+		}
+		for _, e := range events {
+			size += e.Size()
+		}
+		if size >= s.hub.limits.queueBytes {
+			s.putBack(w, waiting[i+1:])
+			break
+		}
 	}
+	eventsTotal.Add(float64(len(all)))
 	r.Events = all
 	return r, nil
+}
+
+// putBack has what was taken wait again, before what Publish queued meanwhile.
+func (s *Stream) putBack(w *watcher, rest []queued) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.state == ended {
+		return
+	}
+	for _, q := range rest {
+		s.bytes += q.charge
+		pendingEventsTotal.Add(float64(len(q.events)))
+	}
+	w.waiting = slices.Concat(rest, w.waiting)
+	s.enqueue(w)
 }
 
 // told is a lagging watcher and the revision from which on it is to be told.
