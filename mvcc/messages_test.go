@@ -79,7 +79,7 @@ func TestMessagesMayBeAddedWhileTheCacheIsClosed(t *testing.T) {
 				for main := range int64(200) {
 					rev := Rev{Main: main, Sub: int32(i)}
 					m.add(rev, make([]byte, 100))
-					m.append(nil, rev)
+					m.get(rev, clone)
 				}
 			})
 		}
@@ -87,7 +87,7 @@ func TestMessagesMayBeAddedWhileTheCacheIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.Wait()
-		if _, ok := m.append(nil, Rev{Main: 199}); ok {
+		if _, ok := m.get(Rev{Main: 199}, clone); ok {
 			t.Fatal("found in a cache that is closed")
 		}
 	}
