@@ -12,54 +12,25 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pmezard/go-difflib/difflib"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
-// TestLocksAndElectionsAnswerAsEtcds has both sides go through the same story,
-// of which each answer is a line, and compares the lines.
 func TestLocksAndElectionsAnswerAsEtcds(t *testing.T) {
-	tell := func(s *side) string {
-		c := &coordination{t: t, side: s, lock: v3lockpb.NewLockClient(s.conn), election: v3electionpb.NewElectionClient(s.conn)}
+	sameStory(t, func(s *story) {
+		c := &coordination{story: s, lock: v3lockpb.NewLockClient(s.side.conn), election: v3electionpb.NewElectionClient(s.side.conn)}
 		c.locks()
 		c.elections()
 		c.overHTTP()
-		return c.story.String()
-	}
-	etcd, coffer := tell(startEtcd(t)), tell(startCoffer(t))
-	if etcd != coffer {
-		diff, _ := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-			A: difflib.SplitLines(etcd), B: difflib.SplitLines(coffer), FromFile: "etcd", ToFile: "coffer", Context: 3,
-		})
-		t.Error(diff)
-	}
+	})
 }
 
 type coordination struct {
-	t        *testing.T
-	side     *side
+	*story
 	lock     v3lockpb.LockClient
 	election v3electionpb.ElectionClient
-	story    strings.Builder
-}
-
-// say adds an answer to the story.
-func say[R proto.Message](c *coordination, what string) func(resp R, err error) R {
-	return func(resp R, err error) R {
-		if err != nil {
-			s := status.Convert(err)
-			fmt.Fprintf(&c.story, "%s: %s: %s\n", what, s.Code(), s.Message())
-			return resp
-		}
-		// The text of messages has spaces at random.
-		text := strings.ReplaceAll(fmt.Sprint(neutral(resp)), "  ", " ")
-		fmt.Fprintf(&c.story, "%s: %s\n", what, text)
-		return resp
-	}
 }
 
 func (c *coordination) grant(id, ttl int64) {
@@ -69,7 +40,7 @@ func (c *coordination) grant(id, ttl int64) {
 }
 
 // later makes a call that waits, and returns what says how it ended.
-func later[R proto.Message](c *coordination, what string, call func() (R, error)) (end func() R) {
+func later[R proto.Message](c *story, what string, call func() (R, error)) (end func() R) {
 	type answer struct {
 		resp R
 		err  error
@@ -106,7 +77,7 @@ func (c *coordination) locks() {
 	c.grant(0x22, 600)
 	c.grant(3, 600)
 	waiting := func(ctx context.Context, what string, lease int64) func() *v3lockpb.LockResponse {
-		return later(c, what, func() (*v3lockpb.LockResponse, error) {
+		return later(c.story, what, func() (*v3lockpb.LockResponse, error) {
 			return c.lock.Lock(ctx, &v3lockpb.LockRequest{Name: []byte("l"), Lease: lease})
 		})
 	}
@@ -125,10 +96,10 @@ func (c *coordination) locks() {
 
 	locked := waiting(ctx, "lock after the other", 0x22)
 	c.keys("l", 2)
-	say[*v3lockpb.UnlockResponse](c, "unlock")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{Key: first.Key}))
+	say[*v3lockpb.UnlockResponse](c.story, "unlock")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{Key: first.Key}))
 	locked()
-	say[*v3lockpb.UnlockResponse](c, "unlock again")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{Key: first.Key}))
-	say[*v3lockpb.UnlockResponse](c, "unlock nothing")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{}))
+	say[*v3lockpb.UnlockResponse](c.story, "unlock again")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{Key: first.Key}))
+	say[*v3lockpb.UnlockResponse](c.story, "unlock nothing")(c.lock.Unlock(ctx, &v3lockpb.UnlockRequest{}))
 
 	locked = waiting(ctx, "lock of which the lease ends", 3)
 	c.keys("l", 2)
@@ -156,7 +127,7 @@ func (c *coordination) elections() {
 	c.grant(4, 600)
 	c.grant(5, 600)
 	campaigning := func(what string, lease int64, value string) func() *v3electionpb.CampaignResponse {
-		return later(c, what, func() (*v3electionpb.CampaignResponse, error) {
+		return later(c.story, what, func() (*v3electionpb.CampaignResponse, error) {
 			return c.election.Campaign(ctx, &v3electionpb.CampaignRequest{Name: []byte("e"), Lease: lease, Value: []byte(value)})
 		})
 	}
@@ -164,13 +135,13 @@ func (c *coordination) elections() {
 		return campaigning(what, lease, value)().GetLeader()
 	}
 	leader := func() {
-		say[*v3electionpb.LeaderResponse](c, "leader")(c.election.Leader(ctx, &v3electionpb.LeaderRequest{Name: []byte("e")}))
+		say[*v3electionpb.LeaderResponse](c.story, "leader")(c.election.Leader(ctx, &v3electionpb.LeaderRequest{Name: []byte("e")}))
 	}
 	proclaim := func(k *v3electionpb.LeaderKey, value string) {
-		say[*v3electionpb.ProclaimResponse](c, "proclaim")(c.election.Proclaim(ctx, &v3electionpb.ProclaimRequest{Leader: k, Value: []byte(value)}))
+		say[*v3electionpb.ProclaimResponse](c.story, "proclaim")(c.election.Proclaim(ctx, &v3electionpb.ProclaimRequest{Leader: k, Value: []byte(value)}))
 	}
 	resign := func(k *v3electionpb.LeaderKey) {
-		say[*v3electionpb.ResignResponse](c, "resign")(c.election.Resign(ctx, &v3electionpb.ResignRequest{Leader: k}))
+		say[*v3electionpb.ResignResponse](c.story, "resign")(c.election.Resign(ctx, &v3electionpb.ResignRequest{Leader: k}))
 	}
 	leader()
 	watched, stop := context.WithCancel(ctx)
@@ -183,12 +154,12 @@ func (c *coordination) elections() {
 
 	campaign("campaign without its lease", 99, "a")
 	first := campaign("campaign", 4, "a")
-	say[*v3electionpb.LeaderResponse](c, "observed")(observed.Recv())
+	say[*v3electionpb.LeaderResponse](c.story, "observed")(observed.Recv())
 	campaign("campaign again", 4, "b")
-	say[*v3electionpb.LeaderResponse](c, "observed")(observed.Recv())
+	say[*v3electionpb.LeaderResponse](c.story, "observed")(observed.Recv())
 	leader()
 	proclaim(first, "c")
-	say[*v3electionpb.LeaderResponse](c, "observed")(observed.Recv())
+	say[*v3electionpb.LeaderResponse](c.story, "observed")(observed.Recv())
 	proclaim(nil, "c")
 	proclaim(&v3electionpb.LeaderKey{Name: []byte("e"), Key: []byte("e/4"), Rev: 1, Lease: 4}, "d")
 
@@ -196,17 +167,17 @@ func (c *coordination) elections() {
 	c.keys("e", 2)
 	resign(first)
 	second := elected().GetLeader()
-	say[*v3electionpb.LeaderResponse](c, "observed")(observed.Recv())
+	say[*v3electionpb.LeaderResponse](c.story, "observed")(observed.Recv())
 	resign(first)
 	resign(nil)
 	proclaim(first, "e")
 	proclaim(second, "y")
-	say[*v3electionpb.LeaderResponse](c, "observed")(observed.Recv())
+	say[*v3electionpb.LeaderResponse](c.story, "observed")(observed.Recv())
 	resign(second)
 	leader()
 	stop()
 	_, err = observed.Recv()
-	fmt.Fprintln(&c.story, "observed:", err)
+	fmt.Fprintln(&c.text, "observed:", err)
 }
 
 var ids = regexp.MustCompile(`"(cluster_id|member_id|raft_term)":"\d+",?`)
@@ -254,6 +225,6 @@ func (c *coordination) overHTTP() {
 				c.t.Fatalf("%s: %v: %s", r[0], err, body)
 			}
 		}
-		fmt.Fprintf(&c.story, "%s %s: %d %s\n", r[0], r[1], resp.StatusCode, ids.ReplaceAll(compact.Bytes(), nil))
+		fmt.Fprintf(&c.text, "%s %s: %d %s\n", r[0], r[1], resp.StatusCode, ids.ReplaceAll(compact.Bytes(), nil))
 	}
 }
