@@ -112,34 +112,58 @@ func Load(r Records) (*State, error) {
 	return s, nil
 }
 
+// access is what is to be done with keys.
+type access bool
+
+const (
+	reading access = false
+	writing access = true
+)
+
 // CheckRead checks whether c may read the range of a request.
-func (s *State) CheckRead(c Caller, key, end []byte) error {
-	return s.check(c, key, end, func(p *permissions) intervals { return p.read })
-}
+func (s *State) CheckRead(c Caller, key, end []byte) error { return s.check(c, reading, key, end) }
 
 // CheckWrite checks whether c may write or delete the range of a request.
-func (s *State) CheckWrite(c Caller, key, end []byte) error {
-	return s.check(c, key, end, func(p *permissions) intervals { return p.write })
-}
+func (s *State) CheckWrite(c Caller, key, end []byte) error { return s.check(c, writing, key, end) }
 
-func (s *State) check(c Caller, key, end []byte, kind func(*permissions) intervals) error {
+func (s *State) check(c Caller, a access, key, end []byte) error {
 	if !s.enabled {
 		return nil
 	}
+	u, err := s.current(c)
+	if err != nil {
+		return err
+	}
+	if !u.may(a, key, end) {
+		return ErrPermissionDenied
+	}
+	return nil
+}
+
+// current returns the user that c is, unless there have been changes since that was found out.
+func (s *State) current(c Caller) (*user, error) {
 	if !c.Known() {
-		return ErrUserEmpty
+		return nil, ErrUserEmpty
 	}
 	if c.Revision < s.revision {
-		return ErrOldRevision
+		return nil, ErrOldRevision
 	}
 	u := s.users[c.Name]
 	if u == nil {
-		return ErrPermissionDenied
+		return nil, ErrPermissionDenied
 	}
-	if u.root || kind(u.permissions()).contain(key, end) {
-		return nil
+	return u, nil
+}
+
+func (u *user) may(a access, key, end []byte) bool {
+	if u.root {
+		return true
 	}
-	return ErrPermissionDenied
+	p := u.permissions()
+	if a == writing {
+		return p.write.contain(key, end)
+	}
+	return p.read.contain(key, end)
 }
 
 // CheckRoot checks whether c may manage the cluster. As in etcd the revision plays no part in that: a change of users and

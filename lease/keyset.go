@@ -57,6 +57,21 @@ func (s *keySet) find(key []byte) int {
 	return -1
 }
 
+// all reports whether ok says so of every key.
+func (s *keySet) all(ok func(key string) bool) bool {
+	for _, k := range s.small {
+		if !ok(k) {
+			return false
+		}
+	}
+	for k := range s.large {
+		if !ok(k) {
+			return false
+		}
+	}
+	return true
+}
+
 // list returns the keys in no order.
 func (s *keySet) list() []string {
 	if s.large == nil {

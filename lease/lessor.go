@@ -215,6 +215,15 @@ func (le *Lessor) Keys(id int64) ([]string, error) {
 	return keys, nil
 }
 
+// AllKeys reports whether ok says so of every key attached to a lease, in no
+// order; a lease that is not there has none. ok must not call the Lessor.
+func (le *Lessor) AllKeys(id int64, ok func(key string) bool) bool {
+	le.mu.RLock()
+	defer le.mu.RUnlock()
+	l := le.leases[id]
+	return l == nil || l.keys.all(ok)
+}
+
 // Leases returns the ids of all leases, those that end first first.
 func (le *Lessor) Leases() []int64 {
 	type entry struct{ id, expiry int64 }
