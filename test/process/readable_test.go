@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,17 +58,22 @@ func TestTheSearchFindsWhatEtcdLeavesReadable(t *testing.T) {
 // marks are what a test writes and then looks for.
 type marks struct {
 	name  string            // of the member
+	user  string            // the name of a user, and of a role
 	text  string            // in keys and values
 	lease int64             // a lease's id
 	plain map[string][]byte // what must not be found, by what it is
+	never map[string][]byte // what not even etcd writes
 }
 
 func newMarks() marks {
-	raw := make([]byte, 24)
+	raw := make([]byte, 40)
 	rand.Read(raw)
 	m := marks{text: "mark-" + hex.EncodeToString(raw[:12]), name: "member-" + hex.EncodeToString(raw[12:20])}
 	m.lease = int64(binary.BigEndian.Uint64(raw[16:]) >> 1)
+	m.user = "user-" + hex.EncodeToString(raw[24:32])
+	m.never = map[string][]byte{"the user's password": []byte("password-" + hex.EncodeToString(raw[32:]))}
 	m.plain = map[string][]byte{
+		"the user's name":    []byte(m.user),
 		"the member's name":  []byte(m.name),
 		"key or value text":  []byte(m.text),
 		"the lease's number": binary.BigEndian.AppendUint64(nil, uint64(m.lease)),
@@ -98,13 +104,19 @@ func spellings(b []byte) map[string][]byte {
 	return s
 }
 
+func (m marks) all() map[string][]byte {
+	all := maps.Clone(m.plain)
+	maps.Copy(all, m.never)
+	return all
+}
+
 // find reads every file below folder and names each mark found and where.
 func (m marks) find(t *testing.T, folder string) []string {
 	t.Helper()
 	var found []string
 	seen := map[string]bool{}
 	walk(t, folder, func(path string, content []byte) {
-		for what, b := range m.plain {
+		for what, b := range m.all() {
 			for spelling, s := range spellings(b) {
 				if bytes.Contains(content, s) && !seen[what] {
 					seen[what] = true
@@ -159,9 +171,10 @@ func fill(t *testing.T, m *member, marks marks) []state {
 			copyTree(t, filepath.Join(m.dir, part), filepath.Join(folder, part))
 		}
 		if coffer {
-			// A log may name its member and its lease; it may not hold a key or a value.
+			// A log may name its member, its lease and its users; it may not hold a key, a value or a password.
 			log, _ := os.ReadFile(filepath.Join(m.dir, "log"))
 			log = bytes.ReplaceAll(log, []byte(marks.name), nil)
+			log = bytes.ReplaceAll(log, []byte(marks.user), nil)
 			if err := os.WriteFile(filepath.Join(folder, "log"), log, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -172,6 +185,7 @@ func fill(t *testing.T, m *member, marks marks) []state {
 	m.start(t)
 	c := m.client(t)
 	write(ctx, t, c, marks, 0)
+	addUser(ctx, t, c, marks)
 	keep("running")
 	m.kill()
 	keep("killed")
@@ -217,6 +231,28 @@ func fill(t *testing.T, m *member, marks marks) []state {
 		t.Fatal(err)
 	}
 	return append(states, state{"snapshot", folder})
+}
+
+// addUser adds a user who may read the marks, and lets it try to log in, which nobody can before authentication is enabled.
+func addUser(ctx context.Context, t *testing.T, c *clientv3.Client, m marks) {
+	t.Helper()
+	password := string(m.never["the user's password"])
+	_, err := c.UserAdd(ctx, m.user, password)
+	if err == nil {
+		_, err = c.RoleAdd(ctx, m.user)
+	}
+	if err == nil {
+		_, err = c.RoleGrantPermission(ctx, m.user, "/marks/"+m.text, "", clientv3.PermissionType(clientv3.PermReadWrite))
+	}
+	if err == nil {
+		_, err = c.UserGrantRole(ctx, m.user, m.user)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Authenticate(ctx, m.user, password); err == nil {
+		t.Fatal("a user has logged in although authentication is off")
+	}
 }
 
 // write stores the marks in keys and values under every prefix, also as
