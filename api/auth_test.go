@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -363,5 +365,62 @@ func TestNoPasswordAndNoTokenIsLogged(t *testing.T) {
 				t.Errorf("entry %d has a password", i)
 			}
 		}
+	}
+}
+
+// Once a role has been taken from a user, nothing that the user asks for afterwards is done; as long as it has the role,
+// nothing is refused. While that changes, a request is done or refused, for one of two reasons.
+func TestNoRequestIsDoneAfterItsRoleIsGone(t *testing.T) {
+	m := startGuarded(t)
+	ac, kv := pb.NewAuthClient(m.conn), pb.NewKVClient(m.conn)
+	root := withToken(soon(t), m.tokenOfUser(t, "root"))
+	alice := withToken(soon(t), m.tokenOfUser(t, "alice"))
+	var phase atomic.Int64 // 0: granted, 1: is being revoked, 2: revoked, 3: is being granted, 4: granted...
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	var certain [2]atomic.Int64 // requests that were certainly to be done, or to be refused
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				before := phase.Load()
+				var err error
+				switch (n + i) % 3 {
+				case 0:
+					err = errOf(kv.Put(alice, &pb.PutRequest{Key: []byte("a")}))
+				case 1:
+					err = errOf(kv.Range(alice, &pb.RangeRequest{Key: []byte("a"), Serializable: n%2 == 0}))
+				case 2:
+					err = errOf(kv.Txn(alice, &pb.TxnRequest{Success: []*pb.RequestOp{opPut("b")}}))
+				}
+				text := ""
+				if err != nil {
+					text = rpctypes.ErrorDesc(err)
+				}
+				stable := before == phase.Load() && before%2 == 0
+				switch {
+				case stable && before%4 == 0 && text == "":
+					certain[0].Add(1)
+				case stable && before%4 == 2 && text == "etcdserver: permission denied":
+					certain[1].Add(1)
+				case !stable && (text == "" || text == "etcdserver: permission denied" || text == "etcdserver: revision of auth store is old"):
+				default:
+					t.Errorf("in phase %d (still: %v): %q", before, stable, text)
+				}
+			}
+		})
+	}
+	for range 40 {
+		switch time.Sleep(5 * time.Millisecond); phase.Add(1) % 4 {
+		case 1:
+			must(t, errOf(ac.UserRevokeRole(root, &pb.AuthUserRevokeRoleRequest{Name: "alice", Role: "ab"})))
+		case 3:
+			must(t, errOf(ac.UserGrantRole(root, &pb.AuthUserGrantRoleRequest{User: "alice", Role: "ab"})))
+		}
+		phase.Add(1)
+	}
+	stop.Store(true)
+	wg.Wait()
+	if certain[0].Load() == 0 || certain[1].Load() == 0 {
+		t.Errorf("%d requests were certainly to be done, %d to be refused", certain[0].Load(), certain[1].Load())
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/cofferkv/coffer/test/requests"
 )
 
-// filled is a member with some history, leases, members and an alarm.
+// filled is a member with some history, leases, members, an alarm, users and roles.
 func filled(t *testing.T) *member {
 	m := newMember(t)
 	for id := range uint64(3) {
@@ -44,6 +44,7 @@ func filled(t *testing.T) *member {
 	m.do(&pb.InternalRaftRequest{ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: "3.7.0"}},
 		&pb.InternalRaftRequest{Alarm: &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 1, Alarm: pb.AlarmType_NOSPACE}},
 		&pb.InternalRaftRequest{LeaseCheckpoint: &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: 1, Remaining_TTL: 9}}}})
+	allDone(t, m.do(guarded()[:6]...))
 	return m
 }
 
@@ -102,6 +103,9 @@ func TestARestoredStoreBeginsANewCluster(t *testing.T) {
 	}
 	if ms := s.Members(); len(ms) != 2 || ms[0].ID != 21 || ms[1].ID != 22 || len(s.RemovedIDs()) != 0 {
 		t.Errorf("members %v, removed %v", ms, s.RemovedIDs())
+	}
+	if !slices.Equal(s.Auth().Users(), []string{"alice", "root"}) || s.Auth().Revision() != old.store.Auth().Revision() {
+		t.Errorf("users %v at revision %d", s.Auth().Users(), s.Auth().Revision())
 	}
 	if s.Revision() != old.store.Revision() || s.ClusterVersion() != "3.7.0" || len(s.Alarms(pb.AlarmType_NOSPACE)) != 1 {
 		t.Errorf("revision %d, version %q, alarms %v", s.Revision(), s.ClusterVersion(), s.Alarms(0))
