@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -129,7 +130,10 @@ func (b *Batch) Commit(index, term uint64) ([]Events, error) {
 	return b.events, p.Close()
 }
 
-// cacheMessages puts the new messages into the cache. Those that they replace stay: watches may want them next.
+// keptReplaced is how many versions that were replaced stay in the cache: watches may want them next.
+const keptReplaced = 1024
+
+// cacheMessages puts the new messages into the cache, and takes those out that were replaced a while ago.
 func (db *DB) cacheMessages(revisions []Events) {
 	for _, evs := range revisions {
 		for i := range evs.Events {
@@ -137,7 +141,16 @@ func (db *DB) cacheMessages(revisions []Events) {
 			if e.Type == mvccpb.PUT {
 				db.messages.add(Rev{evs.Revision, int32(i)}, e.Raw)
 			}
+			if e.replaced != (Rev{}) {
+				db.replaced = append(db.replaced, e.replaced)
+			}
 		}
+	}
+	if n := len(db.replaced) - keptReplaced; n > keptReplaced {
+		for _, rev := range db.replaced[:n] {
+			db.messages.remove(rev)
+		}
+		db.replaced = slices.Delete(db.replaced, 0, n)
 	}
 }
 

@@ -17,7 +17,7 @@ type Options struct {
 	FS            vfs.FS // through which every byte goes; required
 	Dir           string // the store's directory, created if it does not exist; required
 	CacheBytes    int64  // block cache, of which Pebble takes the room of its memtables; 0: 36 MiB
-	MessageBytes  int    // cache of messages; 0: 96 MiB
+	MessageBytes  int    // cache of messages; 0: 72 MiB
 	MemTableBytes uint64 // size at which a memtable is flushed; 0: 8 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
@@ -38,6 +38,7 @@ type DB struct {
 	pinned   pins
 	trees    remembered
 	messages *messages
+	replaced []Rev // versions that were replaced lately; the batch's own
 	remover  remover
 	hashes   hashes
 	sizes    sizes
@@ -62,7 +63,8 @@ func Open(o Options) (*DB, error) {
 	return db.start()
 }
 
-const defaultMessageBytes = 96 << 20
+// DefaultMessageBytes is the memory, outside of Go's heap, that the cache of messages takes unless told otherwise.
+const DefaultMessageBytes = 72 << 20
 
 func openEngine(o Options, create bool) (*DB, error) {
 	e := newEngine(o)
@@ -73,7 +75,7 @@ func openEngine(o Options, create bool) (*DB, error) {
 		return nil, fmt.Errorf("mvcc: open store in %s: %w", o.Dir, err)
 	}
 	if o.MessageBytes == 0 {
-		o.MessageBytes = defaultMessageBytes
+		o.MessageBytes = DefaultMessageBytes
 	}
 	m, err := newMessages(o.MessageBytes)
 	if err != nil {

@@ -158,12 +158,19 @@ func fillKey(kv *mvccpb.KeyValue, key []byte, m Meta) {
 
 // keep copies b into the reader's memory.
 func (r *reader) keep(b []byte) []byte {
-	if len(b) > cap(r.arena)-len(r.arena) {
-		r.arena = make([]byte, 0, max(len(b), min(2*cap(r.arena), 256<<10), 4<<10))
+	kept := r.room(len(b))
+	copy(kept, b)
+	return kept
+}
+
+// room returns so many bytes of the reader's memory.
+func (r *reader) room(bytes int) []byte {
+	if bytes > cap(r.arena)-len(r.arena) {
+		r.arena = make([]byte, 0, max(bytes, min(2*cap(r.arena), 256<<10), 4<<10))
 	}
 	n := len(r.arena)
-	r.arena = append(r.arena, b...)
-	return r.arena[n:len(r.arena):len(r.arena)]
+	r.arena = r.arena[:n+bytes]
+	return r.arena[n : n+bytes : n+bytes]
 }
 
 // get returns the message of a version that exists.
@@ -182,7 +189,7 @@ func (r *reader) get(key []byte, rev Rev) ([]byte, error) {
 
 // message returns a copy of the message of a version that exists, and whether it came out of the cache.
 func (db *DB) message(key []byte, rev Rev) (raw []byte, cached bool, err error) {
-	if raw, ok := db.messages.get(rev, clone); ok {
+	if raw, ok := db.messages.get(rev, newBytes); ok {
 		messageCacheHits.Inc()
 		return raw, true, nil
 	}
@@ -194,11 +201,11 @@ func (db *DB) message(key []byte, rev Rev) (raw []byte, cached bool, err error) 
 	if err != nil {
 		return nil, false, err
 	}
-	raw = clone(v)
+	raw = bytes.Clone(v)
 	return raw, false, closer.Close()
 }
 
-func clone(b []byte) []byte { return append(make([]byte, 0, len(b)), b...) }
+func newBytes(n int) []byte { return make([]byte, n) }
 
 var keyBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, 256)
@@ -246,7 +253,7 @@ func (w *walker) fetch(key []byte, rev Rev) ([]byte, error) {
 		}
 	}
 	// What a page reads does not go into the cache: a long list would leave nothing else in it.
-	if raw, ok := w.db.messages.get(rev, w.keep); ok {
+	if raw, ok := w.db.messages.get(rev, w.room); ok {
 		messageCacheHits.Inc()
 		return raw, nil
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferkv/coffer/config"
+	"github.com/cofferkv/coffer/mvcc"
 )
 
 // stopTimeout is how long the process takes to end after SIGTERM, at most.
@@ -115,9 +116,6 @@ func notify(log *zap.Logger, state string) {
 // twice as often as it would by itself, and the process is smaller by a quarter of its heap.
 const gcPercent = 50
 
-// outsideHeap is memory that the collector does not count: mvcc's cache of messages.
-const outsideHeap = 96 << 20
-
 // limitMemory tells Go's garbage collector how much garbage may be there, and about the memory limit of the container,
 // unless GOGC or GOMEMLIMIT have done so. Of the limit a tenth is left for what else the collector does not count.
 func limitMemory(log *zap.Logger) {
@@ -132,7 +130,7 @@ func limitMemory(log *zap.Logger) {
 		return
 	}
 	// In a container that is too small for it, the collector had better not run all the time.
-	soft := max(limit/10*9-outsideHeap, limit/2)
+	soft := max(limit/10*9-mvcc.DefaultMessageBytes, limit/2)
 	debug.SetMemoryLimit(soft)
 	log.Info("memory limit taken from the control group", zap.Int64("bytes", soft))
 }
