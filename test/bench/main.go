@@ -60,6 +60,10 @@ type options struct {
 	value    int           // bytes a value
 }
 
+// quota is the size, in bytes, that a store may reach: the most that etcd
+// advises, unless more than that is to be loaded.
+func (o options) quota() int64 { return max(8<<30, 4*int64(o.keys)*int64(o.value)) }
+
 func main() {
 	log.SetFlags(0)
 	commands := map[string]func([]string) error{"floor": serveFloor, "scale": scale, "tail": tail, "soak": soak}
