@@ -87,7 +87,7 @@ func TestCommandLinesFollowGoFlagRules(t *testing.T) {
 		{[]string{"--listen-client-urls", "http://127.0.0.1"}, `invalid value "http://127.0.0.1" for flag -listen-client-urls: URL address does not have the form "host:port": http://127.0.0.1`},
 		{[]string{"--listen-peer-urls", "http://127.0.0.1:1/a"}, `invalid value "http://127.0.0.1:1/a" for flag -listen-peer-urls: URL must not contain a path: http://127.0.0.1:1/a`},
 		{[]string{"--initial-cluster-state", "old"}, `invalid value "old" for flag -initial-cluster-state: invalid value`},
-		{[]string{"--allow-plaintext", "client,all"}, `invalid value "client,all" for flag -allow-plaintext: "all" is none of client, peer, metrics`},
+		{[]string{"--allow-plaintext", "client,all"}, `invalid value "client,all" for flag -allow-plaintext: invalid value "all": one of client, peer, metrics`},
 		{[]string{"--feature-gates", "NoSuch=true"}, `invalid value "NoSuch=true" for flag -feature-gates: unrecognized feature gate: NoSuch`},
 		{[]string{"--feature-gates", "LeaseCheckpoint"}, `invalid value "LeaseCheckpoint" for flag -feature-gates: missing bool value for LeaseCheckpoint`},
 		{[]string{"--feature-gates", "LeaseCheckpoint=x"}, `invalid value "LeaseCheckpoint=x" for flag -feature-gates: invalid value of LeaseCheckpoint=x, err: strconv.ParseBool: parsing "x": invalid syntax`},

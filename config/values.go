@@ -118,7 +118,7 @@ func (v choicesValue) Set(s string) error {
 	for word := range strings.SplitSeq(s, ",") {
 		word = strings.TrimSpace(word)
 		if !slices.Contains(v.choices, word) {
-			return fmt.Errorf("%q is none of %s", word, strings.Join(v.choices, ", "))
+			return fmt.Errorf("invalid value %q: one of %s", word, strings.Join(v.choices, ", "))
 		}
 		list = append(list, word)
 	}
