@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -108,5 +110,44 @@ func (m *member) awaitKeys(t *testing.T, name string, n int64) {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestLocksAndElectionsAreForThoseWhoMayUseTheirKeys(t *testing.T) {
+	m := startGuarded(t)
+	root := withToken(soon(t), m.tokenOfUser(t, "root"))
+	alice := withToken(soon(t), m.tokenOfUser(t, "alice")) // may read and write [a, c)
+	locks, elections := v3lockpb.NewLockClient(m.conn), v3electionpb.NewElectionClient(m.conn)
+	denied := status.Convert(rpctypes.ErrGRPCPermissionDenied).Message()
+
+	owned, err := locks.Lock(root, &v3lockpb.LockRequest{Name: []byte("a")})
+	must(t, err)
+	waited := make(chan error)
+	go func() {
+		_, err := locks.Lock(alice, &v3lockpb.LockRequest{Name: []byte("a")})
+		waited <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	must(t, errOf(locks.Unlock(root, &v3lockpb.UnlockRequest{Key: owned.Key})))
+	must(t, <-waited)
+	must(t, errOf(elections.Campaign(alice, &v3electionpb.CampaignRequest{Name: []byte("b")})))
+	for what, err := range map[string]error{
+		"lock":     errOf(locks.Lock(alice, &v3lockpb.LockRequest{Name: []byte("x")})),
+		"unlock":   errOf(locks.Unlock(alice, &v3lockpb.UnlockRequest{Key: []byte("x")})),
+		"campaign": errOf(elections.Campaign(alice, &v3electionpb.CampaignRequest{Name: []byte("x")})),
+		"leader":   errOf(elections.Leader(alice, &v3electionpb.LeaderRequest{Name: []byte("x")})),
+	} {
+		if status.Convert(err).Message() != denied {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Observe says of nothing why it ends.
+	observed, err := elections.Observe(alice, &v3electionpb.LeaderRequest{Name: []byte("x")})
+	must(t, err)
+	if _, err := observed.Recv(); err != io.EOF {
+		t.Errorf("observing what may not be read: %v", err)
+	}
+	if err := errOf(locks.Lock(soon(t), &v3lockpb.LockRequest{Name: []byte("a")})); err == nil {
+		t.Error("nobody has a lock")
 	}
 }
