@@ -36,7 +36,7 @@ tools: bin/etcdctl bin/etcdutl
 
 ## test: everything in its short form, the nested modules included
 .PHONY: test
-test: tools unit process differential conformance kubernetes
+test: tools unit process differential conformance-short kubernetes
 
 ## unit: the packages' own tests
 .PHONY: unit
@@ -65,10 +65,15 @@ process: build
 differential:
 	cd test/differential && go test -count=1 -timeout 30m ./...
 
-## conformance: etcd's own suite against coffer, compared with the list of what does not pass yet
+## conformance: etcd's own suites, common and e2e, against coffer, compared with the lists of what does not pass yet
 .PHONY: conformance
 conformance: build
-	cd test/conformance && go test -count=1 -timeout 40m ./...
+	cd test/conformance && go test -count=1 -timeout 90m ./...
+
+## conformance-short: the whole of common, and of e2e one test of each kind
+.PHONY: conformance-short
+conformance-short: build
+	cd test/conformance && go test -short -count=1 -timeout 40m ./...
 
 ## kubernetes: a real kube-apiserver on coffer, killed and restarted; kubeadm's manifest
 .PHONY: kubernetes

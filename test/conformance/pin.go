@@ -1,6 +1,9 @@
 //go:build tools
 
-// Package conformance keeps the suite's version, and what it needs, in go.mod.
+// Package conformance keeps the suites' version, and what they need, in go.mod.
 package conformance
 
-import _ "go.etcd.io/etcd/tests/v3/framework"
+import (
+	_ "go.etcd.io/etcd/tests/v3/framework"
+	_ "go.etcd.io/etcd/tests/v3/robustness/report" // for tests/e2e
+)
