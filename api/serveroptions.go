@@ -34,7 +34,6 @@ func (a *API) ServerOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(streams),
 		grpc.NumStreamWorkers(streamWorkers),
-		grpc.SharedWriteBuffer(true),
 	}
 	// gRPC's own minimum is five minutes: it would answer kube-apiserver's pings, one in 30 seconds, with GOAWAY.
 	if d := orDefault(a.o.KeepAliveMinTime, defaultKeepAliveMinTime); d > 0 {

@@ -151,7 +151,8 @@ running member does that by itself.`,
 				return server.DataDir{Path: dir, WAL: wal, KEK: uri}.Reclaim(cmd.Context(), log)
 			}()
 			if err != nil {
-				return fmt.Errorf("Failed to defragment etcd data[%s] (%w)", dir, err) //nolint:staticcheck // etcdutl's text
+				//lint:ignore ST1005 the text is etcdutl's
+				return fmt.Errorf("Failed to defragment etcd data[%s] (%w)", dir, err)
 			}
 			return nil
 		},
