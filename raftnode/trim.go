@@ -102,9 +102,9 @@ func alone(cs *raftpb.ConfState) bool {
 
 // cut removes entries up to index from the journal, as far as the store has
 // them durably and raft knows that they were applied: what it does not know to
-// be applied it may still read. Before that an anchor goes into the journal: from then on a
-// store that is older than this one is refused, as the journal could not make
-// up for what it lacks.
+// be applied it may still read. Before that an anchor goes into the journal:
+// from then on a store that is older than this one is refused, as the journal
+// could not make up for what it lacks.
 func (n *Node) cut(index uint64) error {
 	n.trimmer.anchoring.Lock()
 	defer n.trimmer.anchoring.Unlock()
