@@ -424,3 +424,41 @@ func TestNoRequestIsDoneAfterItsRoleIsGone(t *testing.T) {
 		t.Errorf("%d requests were certainly to be done, %d to be refused", certain[0].Load(), certain[1].Load())
 	}
 }
+
+// A key that is attached to a lease after the check, and before the lease's keys are read, is nobody's who may not read it.
+func TestNoKeyOfALeaseIsToldToWhoMayNotReadIt(t *testing.T) {
+	m := startGuarded(t)
+	root, alice := withToken(soon(t), m.tokenOfUser(t, "root")), withToken(soon(t), m.tokenOfUser(t, "alice"))
+	kv, leases := pb.NewKVClient(m.conn), pb.NewLeaseClient(m.conn)
+	must(t, errOf(leases.LeaseGrant(root, &pb.LeaseGrantRequest{ID: 7, TTL: 1000})))
+	must(t, errOf(kv.Put(root, &pb.PutRequest{Key: []byte("a"), Lease: 7})))
+	var done atomic.Bool
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for !done.Load() {
+				resp, err := leases.LeaseTimeToLive(alice, &pb.LeaseTimeToLiveRequest{ID: 7, Keys: true})
+				if err != nil && status.Code(err) != codes.PermissionDenied {
+					t.Errorf("got %v", err)
+					return
+				}
+				for _, k := range resp.GetKeys() {
+					if string(k) != "a" {
+						t.Errorf("alice was told of the key %q", k)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 300 {
+		must(t, errOf(kv.Put(root, &pb.PutRequest{Key: []byte("secret"), Lease: 7})))
+		must(t, errOf(kv.Put(root, &pb.PutRequest{Key: []byte("secret")})))
+	}
+	done.Store(true)
+	all.Wait()
+	must(t, errOf(kv.Put(root, &pb.PutRequest{Key: []byte("secret"), Lease: 7})))
+	if resp, err := leases.LeaseTimeToLive(root, &pb.LeaseTimeToLiveRequest{ID: 7, Keys: true}); err != nil || len(resp.Keys) != 2 {
+		t.Errorf("root: %v, %v", resp, err)
+	}
+}

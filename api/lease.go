@@ -58,7 +58,10 @@ func (s leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveR
 	}
 	resp, err := s.node.LeaseTimeToLive(ctx, r.ID, r.Keys)
 	if err == nil && r.Keys {
-		err = s.store.Auth().CheckSame(users)
+		now := s.store.Auth()
+		if err = now.CheckSame(users); err == nil {
+			err = now.CheckLeaseKeys(c, resp.Keys)
+		}
 	}
 	switch {
 	case errors.Is(err, lease.ErrNotFound):

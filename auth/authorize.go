@@ -127,6 +127,20 @@ func (s *State) CheckLeaseRead(c Caller, leases Leases, id int64) error {
 	return s.checkLease(c, leases, id, reading)
 }
 
+// CheckLeaseKeys checks whether c may be told of keys that were attached to a lease. It is for the answer: since CheckLeaseRead
+// keys may have been attached.
+func (s *State) CheckLeaseKeys(c Caller, keys [][]byte) error {
+	if s.CheckRoot(c) == nil {
+		return nil
+	}
+	for _, key := range keys {
+		if err := s.CheckRead(c, key, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *State) checkLease(c Caller, leases Leases, id int64, a access) error {
 	if s.CheckRoot(c) == nil {
 		return nil
