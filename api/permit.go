@@ -104,8 +104,14 @@ func (a *API) permitted(ctx context.Context, check func(*auth.State, auth.Caller
 		return err
 	}
 	err = read()
-	if old := a.store.Auth().CheckCurrent(c); old != nil {
+	now := a.store.Auth()
+	if old := now.CheckCurrent(c); old != nil {
 		return old
+	}
+	if !s.Enabled() { // it may be by now, which is no change of users and roles
+		if denied := check(now, c); denied != nil {
+			return denied
+		}
 	}
 	return err
 }

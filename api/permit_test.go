@@ -100,6 +100,39 @@ func TestTheGatewayTakesTokensAndNoCertificates(t *testing.T) {
 	}
 }
 
+// Enabling authentication does not raise the revision of users and roles.
+func TestWhatIsReadWhileAuthenticationIsEnabledIsForThoseWhoMayReadIt(t *testing.T) {
+	m := startGuarded(t)
+	ac := pb.NewAuthClient(m.conn)
+	enable := func() error { return errOf(ac.AuthEnable(soon(t), &pb.AuthEnableRequest{})) }
+	nobody := metadata.NewIncomingContext(context.Background(), nil)
+	check := func(s *auth.State, c auth.Caller) error { return s.CheckRead(c, []byte("a"), nil) }
+	must(t, errOf(ac.AuthDisable(withToken(soon(t), m.tokenOfUser(t, "root")), &pb.AuthDisableRequest{})))
+	before := m.store.Auth()
+	if err := m.api.permitted(nobody, check, enable); err != auth.ErrUserEmpty {
+		t.Errorf("nobody: got %v", err)
+	}
+	if err := m.store.Auth().CheckSame(before); err != auth.ErrOldRevision {
+		t.Errorf("not the same: got %v", err)
+	}
+	must(t, m.store.Auth().CheckSame(m.store.Auth()))
+
+	must(t, errOf(ac.AuthDisable(withToken(soon(t), m.tokenOfUser(t, "root")), &pb.AuthDisableRequest{})))
+	m.api.o.ClientCertAuth = true
+	alice := withCaller(peerContext(ConnInfo{Caller: &identity.Caller{TLS: true, Verified: true, CommonName: "alice"}}))
+	must(t, m.api.permitted(alice, check, enable))
+}
+
+// As for those who send no token: even what any user may do is not for them.
+func TestACertificateWithoutANameIsNoUser(t *testing.T) {
+	m := startGuarded(t, func(o *memberOptions) { o.api.ClientCertAuth = true })
+	nameless := withCaller(peerContext(ConnInfo{Caller: &identity.Caller{TLS: true, Verified: true}}))
+	if err := m.api.permitKnown(nameless); err == nil || err.Error() != rpctypes.ErrGRPCUserEmpty.Error() {
+		t.Errorf("got %v", err)
+	}
+	must(t, m.api.permitKnown(withCaller(peerContext(ConnInfo{Caller: &identity.Caller{TLS: true, Verified: true, CommonName: "alice"}}))))
+}
+
 // What a check adds to a request, besides what is applied.
 func BenchmarkPermitted(b *testing.B) {
 	m := startGuarded(b)

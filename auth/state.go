@@ -185,9 +185,9 @@ func (s *State) CheckRoot(c Caller) error {
 	return nil
 }
 
-// CheckKnown checks that a request names some user.
+// CheckKnown checks that a request names some user, as a certificate without a common name does not.
 func (s *State) CheckKnown(c Caller) error {
-	if s.enabled && !c.Known() {
+	if s.enabled && (!c.Known() || c.Name == "") {
 		return ErrUserEmpty
 	}
 	return nil
@@ -201,9 +201,10 @@ func (s *State) CheckCurrent(c Caller) error {
 	return nil
 }
 
-// CheckSame checks, after reading, that nothing has been changed since the state was before.
+// CheckSame checks, after reading, that nothing has been changed since the state was before, and that authentication, which
+// is no change, has not been enabled.
 func (s *State) CheckSame(before *State) error {
-	if s.enabled && s.revision != before.revision {
+	if s.enabled && (s.revision != before.revision || !before.enabled) {
 		return ErrOldRevision
 	}
 	return nil
