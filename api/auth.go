@@ -127,9 +127,9 @@ func (s authServer) UserAdd(ctx context.Context, r *pb.AuthUserAddRequest) (*pb.
 }
 
 func (s authServer) UserChangePassword(ctx context.Context, r *pb.AuthUserChangePasswordRequest) (*pb.AuthUserChangePasswordResponse, error) {
-	if r.Password != "" {
-		password := r.Password
-		r.Password = ""
+	password := r.Password
+	r.Password, r.HashedPassword = "", "" // a hash of the client's own could cost whatever it says to compare with
+	if password != "" {
 		var err error
 		if r.HashedPassword, err = s.hash(ctx, password); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -460,5 +461,25 @@ func TestNoKeyOfALeaseIsToldToWhoMayNotReadIt(t *testing.T) {
 	must(t, errOf(kv.Put(root, &pb.PutRequest{Key: []byte("secret"), Lease: 7})))
 	if resp, err := leases.LeaseTimeToLive(root, &pb.LeaseTimeToLiveRequest{ID: 7, Keys: true}); err != nil || len(resp.Keys) != 2 {
 		t.Errorf("root: %v, %v", resp, err)
+	}
+}
+
+// A hash says what it costs to compare a password with it, and anybody may log in: 2^31 rounds are a day of a processor.
+func TestHashesAreMadeHere(t *testing.T) {
+	m := startGuarded(t)
+	ac, root := pb.NewAuthClient(m.conn), withToken(soon(t), m.tokenOfUser(t, "root"))
+	const hash = "$2a$04$QQ5COp1emXwh2hmzTTFIcubwRWEdzRkLd/f0U/nlQ1.lqdTbN6CqK"
+	given := base64.StdEncoding.EncodeToString([]byte(hash))
+	must(t, errOf(ac.UserChangePassword(root, &pb.AuthUserChangePasswordRequest{Name: "alice", HashedPassword: given})))
+	must(t, errOf(ac.UserAdd(root, &pb.AuthUserAddRequest{Name: "bob", HashedPassword: given})))
+	users := 0
+	must(t, m.store.DB().RangeMeta("auth-user", func(name, record []byte) error {
+		if users++; bytes.Contains(record, []byte(hash)) {
+			t.Errorf("user %s has the hash that the client sent", name)
+		}
+		return nil
+	}))
+	if users != 3 {
+		t.Errorf("%d users", users)
 	}
 }
