@@ -126,6 +126,14 @@ func everyMethod(m *member, ctx context.Context) map[string]error {
 		}
 		return err
 	}
+	keepAlive := func() error {
+		s, err := leases.LeaseKeepAlive(ctx)
+		if err == nil {
+			_ = s.Send(&pb.LeaseKeepAliveRequest{ID: 77}) // if it fails, Recv says why
+			_, err = s.Recv()
+		}
+		return err
+	}
 	return map[string]error{
 		"Range":              errOf(kv.Range(ctx, &pb.RangeRequest{Key: key})),
 		"RangeSerializable":  errOf(kv.Range(ctx, &pb.RangeRequest{Key: key, Serializable: true})),
@@ -136,6 +144,7 @@ func everyMethod(m *member, ctx context.Context) map[string]error {
 		"Compact":            errOf(kv.Compact(ctx, &pb.CompactionRequest{Revision: 1})),
 		"LeaseGrant":         errOf(leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 100})),
 		"LeaseRevoke":        errOf(leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: 77})),
+		"LeaseKeepAlive":     keepAlive(),
 		"LeaseTimeToLive":    errOf(leases.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: 77})),
 		"LeaseLeases":        errOf(leases.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})),
 		"Alarm":              errOf(mt.Alarm(ctx, &pb.AlarmRequest{})),
@@ -170,6 +179,7 @@ func everyMethod(m *member, ctx context.Context) map[string]error {
 		"AuthDisable":        errOf(ac.AuthDisable(ctx, &pb.AuthDisableRequest{})),
 		"Keys.List":          errOf(keys.List(ctx, &cofferpb.ListRequest{})),
 		"Keys.Rotate":        errOf(keys.Rotate(ctx, &cofferpb.RotateRequest{})),
+		"Member.Status":      errOf(cofferpb.NewMemberClient(m.conn).Status(ctx, &cofferpb.StatusRequest{})),
 	}
 }
 
@@ -186,7 +196,7 @@ func TestWithoutPermissionNothingCanBeDone(t *testing.T) {
 		{"a stranger", withToken(soon(t), "abcdefghijklmnop.5"), rpctypes.ErrGRPCInvalidAuthToken, nil},
 		{"one who has a token of the future", withToken(soon(t), "abcdefghijklmnop.9999999"), rpctypes.ErrGRPCInvalidAuthToken, nil},
 		{"alice", withToken(soon(t), m.tokenOfUser(t, "alice")), rpctypes.ErrGRPCPermissionDenied,
-			[]string{"LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases", "Alarm", "Status", "MemberList", "AuthStatus"}},
+			[]string{"LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases", "Alarm", "Status", "MemberList", "AuthStatus"}},
 	} {
 		for name, err := range everyMethod(m, c.ctx) {
 			got := status.Convert(err)
