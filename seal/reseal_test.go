@@ -442,9 +442,14 @@ func TestResealUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	// A file that is being created in the moment of a rotation may be missed by the reseal that follows: the next one
+	// finds it. Here there is none, so both must be there before.
+	var created sync.WaitGroup
+	created.Add(2)
 	var log []byte
 	wg.Go(func() {
 		f, err := fs.Create("db/MANIFEST-000001", writeCategory)
+		created.Done()
 		if err != nil {
 			t.Error(err)
 			return
@@ -468,6 +473,7 @@ func TestResealUnderLoad(t *testing.T) {
 	var frames int
 	wg.Go(func() {
 		s, err := fs.CreateSegment(seg, 4<<20)
+		created.Done()
 		if err != nil {
 			t.Error(err)
 			return
@@ -484,6 +490,7 @@ func TestResealUnderLoad(t *testing.T) {
 		}
 		s.Close()
 	})
+	created.Wait()
 	for range rounds(5, 100) {
 		_, err := fs.kr.Rotate()
 		must(t, err)
