@@ -94,6 +94,8 @@ func (s *Store) apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) 
 			return nil, fmt.Errorf("applying entry %d: %w", index, err)
 		}
 	}
+	// Before what was written becomes visible: what follows a revocation must not be read under the rights of before.
+	s.publishAuth(b.auth)
 	events, err := b.mv.Commit(index, term)
 	if err != nil {
 		return nil, fmt.Errorf("applying entries up to %d: %w", index, err)
@@ -101,7 +103,6 @@ func (s *Store) apply(entries []Entry, conf ConfChanger) ([]EntryResult, error) 
 	if s.cluster.Swap(b.cluster) != b.cluster {
 		b.cluster.report()
 	}
-	s.publishAuth(b.auth)
 	s.hub.Publish(b.mv.Revision(), events)
 	return results, nil
 }
