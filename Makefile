@@ -48,7 +48,7 @@ unit:
 race:
 	CGO_ENABLED=1 go test -race $(RACE_PACKAGES)
 
-RACE_PACKAGES := ./seal ./keyring ./journal ./mvcc ./store ./watch ./lease ./raftnode ./api ./server
+RACE_PACKAGES := ./seal ./keyring ./journal ./mvcc ./store ./auth ./watch ./lease ./raftnode ./api ./server
 
 ## lint: formatting, vet, staticcheck
 .PHONY: lint
