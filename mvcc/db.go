@@ -17,7 +17,7 @@ type Options struct {
 	FS            vfs.FS // through which every byte goes; required
 	Dir           string // the store's directory, created if it does not exist; required
 	CacheBytes    int64  // block cache, of which Pebble takes the room of its memtables; 0: 36 MiB
-	MessageBytes  int    // cache of messages; 0: 72 MiB
+	MessageBytes  int    // cache of messages; 0: DefaultMessageBytes
 	MemTableBytes uint64 // size at which a memtable is flushed; 0: 8 MiB
 	Logger        *zap.Logger
 	// Fatal is called when the storage engine cannot go on (a failed write to its manifest, a failed commit, a file that
@@ -64,7 +64,7 @@ func Open(o Options) (*DB, error) {
 }
 
 // DefaultMessageBytes is the memory, outside of Go's heap, that the cache of messages takes unless told otherwise.
-const DefaultMessageBytes = 72 << 20
+const DefaultMessageBytes = 120 << 20
 
 func openEngine(o Options, create bool) (*DB, error) {
 	e := newEngine(o)
