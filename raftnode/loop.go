@@ -185,11 +185,12 @@ func (n *Node) takeInStored(s stored) {
 			n.held = append(n.held, m)
 			continue
 		}
+		n.step(m)
 		if m.GetType() == raftpb.MsgStorageApplyResp {
+			// After raft was told, as the journal may be cut up to here at once.
 			es := m.GetEntries()
 			n.raftApplied.Store(es[len(es)-1].GetIndex())
 		}
-		n.step(m)
 	}
 	if s.after != nil {
 		s.after()
