@@ -175,7 +175,7 @@ func TestTheRecipesOfEtcdsClientWork(t *testing.T) {
 func TestANodeClientWorks(t *testing.T) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skip("needs Node.js: ", err)
+			t.Fatal("install Node.js, as scripts/install-test-tools does: ", err)
 		}
 	}
 	m := newCoffer(t)
@@ -206,7 +206,7 @@ func TestANodeClientWorks(t *testing.T) {
 // a profile, which is served where it was asked for.
 func TestCurlWorks(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip(err)
+		t.Fatal("install curl, as scripts/install-test-tools does: ", err)
 	}
 	m := newCoffer(t, "--enable-pprof", "--log-level=debug")
 	m.start(t)
